@@ -14,6 +14,8 @@ use scales::{AddGroup, PackedScales};
 
 use crate::activations::{Int8Rows, SUM_COLS};
 use crate::arch::NullaryFnOnce;
+#[cfg(target_arch = "x86_64")]
+use crate::arch::x86_64::Avx512vbmi;
 use crate::base3;
 use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
@@ -492,37 +494,9 @@ impl Panels for WithIsa<'_> {
                 return self.grouped_products(blocks, GroupScales { len: *len, scales }, acts, put);
             }
         };
-        let mut products = |layout: TernaryLayout, blocks: &[PackedBlock]| {
-            for_tiles(acts, |first, acc| {
-                let operands = Operands {
-                    blocks,
-                    acts: acts.view(),
-                    first,
-                    first_col: 0,
-                };
-                match layout {
-                    TernaryLayout::Base3 => self.isa.base3_panel(operands, acc),
-                    _ => self.isa.ternary_panel(operands, acc),
-                }
-                for (i, sums) in acc.iter_mut().enumerate() {
-                    let correction = operands.acts.sum(first + i);
-                    for sum in sums {
-                        *sum -= correction;
-                    }
-                }
-                dequantize(acts, first, acc, scales, &mut put);
-            });
-        };
+        let put = &mut put;
         if self.weights.layout == TernaryLayout::Rows {
-            #[expect(clippy::large_stack_arrays, reason = "no recursion here")]
-            let mut unpacked = [PackedBlock::ZERO; UNPACKED_BLOCKS];
-            let unpacked = &mut unpacked[..self.weights.n_cols / COL_STEP];
-            let lines = blocks;
-            self.isa.vectorize(rows::UnpackPanel {
-                lines,
-                blocks: unpacked,
-            });
-            return products(TernaryLayout::TwoBits, unpacked);
+            return self.row_panel_products(blocks, acts, scales, put);
         }
         // Wider panels are unpacked again for every tile.
         #[cfg(target_arch = "x86_64")]
@@ -531,17 +505,78 @@ impl Panels for WithIsa<'_> {
             && let Some(level) = self.isa.vbmi()
             && blocks.len() <= UNPACKED_BLOCKS / 5 * 4
         {
-            #[expect(clippy::large_stack_arrays, reason = "no recursion here")]
-            let mut unpacked = [PackedBlock::ZERO; UNPACKED_BLOCKS];
-            let unpacked = &mut unpacked[..blocks.len() / 4 * 5];
-            level.unpack(blocks, unpacked);
-            return products(TernaryLayout::TwoBits, unpacked);
+            return self.base3_panel_products(level, blocks, acts, scales, put);
         }
-        products(self.weights.layout, blocks);
+        self.panel_products(self.weights.layout, blocks, acts, scales, put);
     }
 
     fn panel_bytes(&self) -> usize {
         size_of_val(self.weights.panel(0))
+    }
+}
+
+/// The products of a panel with one scale per row. Panels are unpacked in functions that are
+/// not inlined, so that others do not touch every page of so much stack.
+impl WithIsa<'_> {
+    fn panel_products(
+        &self,
+        layout: TernaryLayout,
+        blocks: &[PackedBlock],
+        acts: &Int8Rows,
+        scales: &[f32; PANEL_ROWS],
+        put: &mut impl FnMut(usize, &[f32; PANEL_ROWS]),
+    ) {
+        for_tiles(acts, |first, acc| {
+            let operands = Operands {
+                blocks,
+                acts: acts.view(),
+                first,
+                first_col: 0,
+            };
+            match layout {
+                TernaryLayout::Base3 => self.isa.base3_panel(operands, acc),
+                _ => self.isa.ternary_panel(operands, acc),
+            }
+            for (i, sums) in acc.iter_mut().enumerate() {
+                let correction = operands.acts.sum(first + i);
+                for sum in sums {
+                    *sum -= correction;
+                }
+            }
+            dequantize(acts, first, acc, scales, put);
+        });
+    }
+
+    #[inline(never)]
+    fn row_panel_products(
+        &self,
+        lines: &[PackedBlock],
+        acts: &Int8Rows,
+        scales: &[f32; PANEL_ROWS],
+        put: &mut impl FnMut(usize, &[f32; PANEL_ROWS]),
+    ) {
+        #[expect(clippy::large_stack_arrays, reason = "no recursion here")]
+        let mut unpacked = [PackedBlock::ZERO; UNPACKED_BLOCKS];
+        let blocks = &mut unpacked[..self.weights.n_cols / COL_STEP];
+        self.isa.vectorize(rows::UnpackPanel { lines, blocks });
+        self.panel_products(TernaryLayout::TwoBits, blocks, acts, scales, put);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(never)]
+    fn base3_panel_products(
+        &self,
+        level: Avx512vbmi,
+        blocks: &[PackedBlock],
+        acts: &Int8Rows,
+        scales: &[f32; PANEL_ROWS],
+        put: &mut impl FnMut(usize, &[f32; PANEL_ROWS]),
+    ) {
+        #[expect(clippy::large_stack_arrays, reason = "no recursion here")]
+        let mut unpacked = [PackedBlock::ZERO; UNPACKED_BLOCKS];
+        let unpacked = &mut unpacked[..blocks.len() / 4 * 5];
+        level.unpack(blocks, unpacked);
+        self.panel_products(TernaryLayout::TwoBits, unpacked, acts, scales, put);
     }
 }
 
