@@ -29,6 +29,7 @@ mod nonzero;
 mod operation;
 pub mod ops;
 mod panel;
+mod prefetch;
 mod scales;
 mod shape;
 mod sparse;

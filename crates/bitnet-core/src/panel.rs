@@ -7,6 +7,8 @@
 
 use bytemuck::Zeroable;
 
+use crate::prefetch::prefetch;
+
 /// Rows per panel: the i32 lanes of a 512-bit register.
 pub(crate) const PANEL_ROWS: usize = 16;
 
@@ -72,7 +74,21 @@ pub(crate) struct Operands<'a> {
     /// The first column of the blocks: a multiple of [`COL_STEP`], and 0 unless the blocks
     /// are a part of a panel.
     pub(crate) first_col: usize,
+    /// Rows of another matrix that are prefetched meanwhile, some after every
+    /// [`AHEAD_BLOCKS`].
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "no kernel prefetches")
+    )]
+    pub(crate) ahead: RowsAhead<'a>,
 }
+
+/// See [`Operands::ahead`].
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "no kernel prefetches")
+)]
+pub(crate) const AHEAD_BLOCKS: usize = 16;
 
 impl<'a> Operands<'a> {
     /// Splits the tokens of `acc` into tiles of `MAX`, .., 4, 2 and 1 tokens: powers of
@@ -97,5 +113,82 @@ impl<'a> Operands<'a> {
             operands.first += len;
             Some((tile_operands, tile))
         })
+    }
+}
+
+/// Rows of a matrix in [`TernaryLayout::Rows`](crate::TernaryLayout::Rows) that are prefetched
+/// while others are multiplied, some at a time: a processor has 10 to 24 cache lines in
+/// flight, and may drop a prefetch that exceeds them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct RowsAhead<'a> {
+    /// The lines of rows, `[n_rows, n_lines]`.
+    pub(crate) lines: &'a [PackedBlock],
+    pub(crate) n_lines: usize,
+    pub(crate) list: &'a [u32],
+}
+
+impl<'a> RowsAhead<'a> {
+    /// Distributes the rows over so many steps.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "no kernel prefetches")
+    )]
+    #[inline(always)]
+    pub(crate) fn over(self, n_steps: usize) -> AheadSteps<'a> {
+        AheadSteps {
+            rows: self,
+            n_done: 0,
+            n_all: self.list.len() * self.n_lines,
+            n_steps,
+            due: 0,
+        }
+    }
+
+    /// Prefetches all rows.
+    #[inline(always)]
+    pub(crate) fn prefetch(self) {
+        for &row in self.list {
+            for line in &self.lines[row as usize * self.n_lines..][..self.n_lines] {
+                prefetch(line);
+            }
+        }
+    }
+}
+
+/// See [`RowsAhead::over`].
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "no kernel prefetches")
+)]
+pub(crate) struct AheadSteps<'a> {
+    rows: RowsAhead<'a>,
+    /// Lines of the first row that are prefetched.
+    n_done: usize,
+    n_all: usize,
+    n_steps: usize,
+    /// The lines that are due, in units of 1 / `n_steps`.
+    due: usize,
+}
+
+impl AheadSteps<'_> {
+    /// Prefetches the lines of the next step.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "no kernel prefetches")
+    )]
+    #[inline(always)]
+    pub(crate) fn step(&mut self) {
+        self.due += self.n_all;
+        while self.due >= self.n_steps
+            && let Some((&row, rest)) = self.rows.list.split_first()
+        {
+            self.due -= self.n_steps;
+            let RowsAhead { lines, n_lines, .. } = self.rows;
+            prefetch(&raw const lines[row as usize * n_lines + self.n_done]);
+            self.n_done += 1;
+            if self.n_done == n_lines {
+                (self.n_done, self.rows.list) = (0, rest);
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Operands of the kernels that read only some rows or columns of a ternary matrix.
 
-use crate::panel::{LINE_COLS, PackedBlock, TILE_ROWS};
+use crate::panel::{LINE_COLS, PackedBlock, RowsAhead, TILE_ROWS};
 
 /// Some rows of a matrix in [`TernaryLayout::Rows`](crate::TernaryLayout::Rows), and the
 /// activations that they are multiplied by.
@@ -11,6 +11,12 @@ pub(crate) struct ListedRows<'a> {
     /// One row of activations, `[LINE_COLS · n_lines]`.
     pub(crate) acts: &'a [i8],
     pub(crate) list: &'a [u32],
+    /// Rows that are prefetched meanwhile.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "no kernel prefetches")
+    )]
+    pub(crate) ahead: RowsAhead<'a>,
 }
 
 impl<'a> ListedRows<'a> {
@@ -42,8 +48,8 @@ pub(crate) struct ListedColumns<'a> {
     pub(crate) acts: &'a [i8],
     /// Columns whose lines are prefetched meanwhile; at most as many.
     #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(dead_code, reason = "the scalar kernel prefetches nothing")
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "no kernel prefetches")
     )]
     pub(crate) ahead: &'a [u16],
 }

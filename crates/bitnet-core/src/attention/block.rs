@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::{BLOCK, State, TILE};
-use crate::arch::{CACHE_LINE, prefetch};
+use crate::arch::CACHE_LINE;
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::ops;
+use crate::prefetch::prefetch;
 
 /// The storage type of keys and values.
 pub(super) trait KvElement: Copy {

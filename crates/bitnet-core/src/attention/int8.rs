@@ -9,13 +9,14 @@ use super::block::{BlockPass, Scores};
 use super::kv_page::{KeyValue, append, fill};
 use super::{BLOCK, MAX_ROWS, TILE};
 use crate::activations::{Int8Rows, PART_RADIX};
-use crate::arch::{CACHE_LINE, NullaryFnOnce, prefetch};
+use crate::arch::{CACHE_LINE, NullaryFnOnce};
 use crate::int8::{self, BLOCK_COLS};
 use crate::isa::Isa;
 use crate::lanes::{Lanes, WithSimd};
 use crate::matmul::MAX_TILE;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
-use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock, RowsAhead};
+use crate::prefetch::prefetch;
 
 const _: () = assert!(TILE == PANEL_ROWS && BLOCK.is_multiple_of(COL_STEP));
 
@@ -205,6 +206,7 @@ impl Int8Block<'_> {
                 acts: queries.view(),
                 first: 0,
                 first_col: 0,
+                ahead: RowsAhead::default(),
             };
             isa.int8_panel(operands, acc);
             isa.dispatch(ToScores {
@@ -266,6 +268,7 @@ impl BlockPass<'_, Int8Block<'_>, PackedBlock> {
                     acts: rows.view(),
                     first: i * MAX_TILE,
                     first_col: 0,
+                    ahead: RowsAhead::default(),
                 };
                 isa.int8_panel(operands, acc);
             }

@@ -7,13 +7,14 @@ use super::PackedTernary;
 use super::rows::transpose_codes;
 use super::scales::RowScales;
 use crate::activations::Int8Rows;
-use crate::arch::{NullaryFnOnce, prefetch};
+use crate::arch::NullaryFnOnce;
 use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::matmul::{CHUNK_BYTES, for_tiles};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::nonzero::Nonzero;
-use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock, TILE_ROWS};
+use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock, RowsAhead, TILE_ROWS};
+use crate::prefetch::prefetch;
 use crate::shape::Shape;
 use crate::sparse::{ListedColumns, PartRead, TileSums, row_of_code};
 use crate::ternary_layout::{MAX_TILES, UNPACKED_BLOCKS};
@@ -353,6 +354,7 @@ impl Product<'_> {
                     acts: self.acts.view(),
                     first,
                     first_col,
+                    ahead: RowsAhead::default(),
                 };
                 self.isa.ternary_panel(operands, acc);
                 for (i, sums) in acc.iter().enumerate() {

@@ -6,18 +6,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::scales::RowScales;
 use super::{PackedTernary, WithIsa};
 use crate::activations::Int8Rows;
-use crate::arch::{NullaryFnOnce, prefetch};
+use crate::arch::NullaryFnOnce;
 use crate::compute_context::ComputeContext;
 use crate::matmul::Panels;
 use crate::operation::{Operation, lap};
 use crate::ops;
-use crate::panel::{COL_STEP, LINE_COLS, PANEL_ROWS, PackedBlock};
+use crate::panel::{COL_STEP, LINE_COLS, PANEL_ROWS, PackedBlock, RowsAhead};
 use crate::sparse::{ListedRows, PartRead};
 use crate::ternary_layout::TernaryLayout;
 use crate::thread_pool::DisjointMut;
 
 /// Rows that a thread computes at a time: the bits of a mask of the rows of a token.
 const GROUP_ROWS: usize = u64::BITS as usize;
+
+/// The part of the rows of a group that are prefetched while those of the group before are
+/// multiplied, about its share of the time; the others, while the next gates are computed.
+const FINISH_SHARE: usize = 4;
 
 /// Half cycles of the kernels, by AVX-512 VNNI; the ratios of the other tiers are similar.
 /// They are weighed for several tokens, where the weights are in the cache.
@@ -178,16 +182,16 @@ impl PackedTernary {
         assert_eq!(out.len(), n_tokens * n_rows, "out is [n_tokens, n_rows]");
         let (rows_read, products) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let pair = Pair {
-            gate: WithIsa { weights: gate, isa },
-            up: WithIsa { weights: up, isa },
+            gate: WithIsa::new(gate, isa),
+            up: WithIsa::new(up, isa),
             acts,
         };
         let out = DisjointMut(out.as_mut_ptr());
         let n_groups = n_rows.div_ceil(GROUP_ROWS);
-        // One token: some groups a chunk, so that there is one to compute while the rows of
-        // another are prefetched.
+        // One token: many groups a chunk, since the rows of its last group are prefetched
+        // with nothing else to compute.
         let groups_per_chunk = match n_tokens {
-            1 => (n_groups / (4 * ctx.threads.n_threads())).clamp(1, 8),
+            1 => n_groups.div_ceil(4 * ctx.threads.n_threads()).max(1),
             _ => 1,
         };
         (ctx.threads).for_each(n_groups.div_ceil(groups_per_chunk), |_, chunk| {
@@ -260,22 +264,29 @@ impl Pair<'_> {
     fn one_token<'o>(&self, groups: Range<usize>, out: impl Fn(usize) -> &'o mut [f32]) -> Counts {
         let mut n_listed = 0;
         let mut listed = [Listed::NONE; 2];
-        let end = groups.end;
+        // The rows of the last group that are not yet prefetched.
+        let mut first_ahead = 0;
         for group in groups.clone() {
-            self.gates(group, |_| out(group));
-            let mask = self.up.isa.vectorize(Positive(out(group)));
             let [this, last] = &mut listed;
+            let ahead = &last.rows[first_ahead..last.len];
+            self.gates(group, |_| out(group), ahead);
+            let mask = self.up.isa.vectorize(Positive(out(group)));
             this.set(group, mask);
-            self.prefetch(this);
             n_listed += this.len;
             lap(Operation::FindNonzero);
+            first_ahead = 0;
             if group > groups.start {
-                self.finish(group - 1, 0, last, out(group - 1));
+                first_ahead = (this.len / FINISH_SHARE).min(last.len);
+                let ahead = &this.rows[..first_ahead];
+                self.finish(group - 1, 0, (last, ahead), out(group - 1));
             }
             listed.swap(0, 1);
         }
-        if !groups.is_empty() {
-            self.finish(end - 1, 0, &listed[1], out(end - 1));
+        if let Some(last) = groups.last() {
+            let list = &listed[1];
+            self.rows_ahead(&list.rows[first_ahead..list.len])
+                .prefetch();
+            self.finish(last, 0, (list, &[]), out(last));
         }
         Counts {
             rows_read: n_listed,
@@ -289,7 +300,7 @@ impl Pair<'_> {
         let (isa, n_tokens) = (up.isa, acts.n_rows());
         let first = group * GROUP_ROWS;
         let len = GROUP_ROWS.min(up.weights.n_rows - first);
-        self.gates(group, &out);
+        self.gates(group, &out, &[]);
         let mask = |token: usize| isa.vectorize(Positive(out(token)));
         let (mut union, mut products) = (0u64, 0);
         for token in 0..n_tokens {
@@ -316,7 +327,7 @@ impl Pair<'_> {
         let mut listed = Listed::NONE;
         for token in 0..n_tokens {
             listed.set(group, mask(token));
-            self.finish(group, token, &listed, out(token));
+            self.finish(group, token, (&listed, &[]), out(token));
         }
         Counts {
             rows_read: union.count_ones() as usize,
@@ -324,14 +335,20 @@ impl Pair<'_> {
         }
     }
 
-    /// Writes the gates of a group to `out(token)`.
+    /// Writes the gates of a group to `out(token)`, and prefetches rows of up meanwhile.
     #[inline(always)]
-    fn gates<'o>(&self, group: usize, out: impl Fn(usize) -> &'o mut [f32]) {
+    fn gates<'o>(&self, group: usize, out: impl Fn(usize) -> &'o mut [f32], ahead: &[u32]) {
         let first = group * GROUP_ROWS;
         let len = GROUP_ROWS.min(self.up.weights.n_rows - first);
-        for row in (0..len).step_by(PANEL_ROWS) {
+        let n_panels = len.div_ceil(PANEL_ROWS);
+        let start = |panel: usize| panel * ahead.len() / n_panels;
+        for (i, row) in (0..len).step_by(PANEL_ROWS).enumerate() {
             let panel = (first + row) / PANEL_ROWS;
-            self.gate.products(panel, self.acts, |token, gates| {
+            let gate = WithIsa {
+                ahead: self.rows_ahead(&ahead[start(i)..start(i + 1)]),
+                ..self.gate
+            };
+            gate.products(panel, self.acts, |token, gates| {
                 let out = &mut out(token)[row..];
                 match out.first_chunk_mut() {
                     // All panels but the last: without a call of `memcpy`.
@@ -344,13 +361,21 @@ impl Pair<'_> {
     }
 
     /// Computes the listed rows of up for a token, and multiplies them by the gates.
-    fn finish(&self, group: usize, token: usize, listed: &Listed, gates: &mut [f32]) {
+    /// Prefetches other rows meanwhile.
+    fn finish(
+        &self,
+        group: usize,
+        token: usize,
+        (listed, ahead): (&Listed, &[u32]),
+        gates: &mut [f32],
+    ) {
         let Self { up, acts, .. } = self;
         let weights = up.weights;
         let rows = ListedRows {
             lines: &weights.blocks,
             acts: &acts.view().padded_row(token)[..weights.n_cols],
             list: &listed.rows[..listed.len],
+            ahead: self.rows_ahead(ahead),
         };
         let mut sums = [0; GROUP_ROWS];
         let sums = &mut sums[..listed.len];
@@ -369,16 +394,11 @@ impl Pair<'_> {
         lap(Operation::Up);
     }
 
-    /// Prefetches the listed rows of up.
-    #[inline(always)]
-    fn prefetch(&self, listed: &Listed) {
-        let weights = self.up.weights;
-        let n_lines = weights.n_cols / LINE_COLS;
-        for &row in &listed.rows[..listed.len] {
-            let lines = &weights.blocks[row as usize * n_lines..][..n_lines];
-            for line in lines {
-                prefetch(line);
-            }
+    fn rows_ahead<'r>(&'r self, list: &'r [u32]) -> RowsAhead<'r> {
+        RowsAhead {
+            lines: &self.up.weights.blocks,
+            n_lines: self.up.weights.n_cols / LINE_COLS,
+            list,
         }
     }
 }

@@ -23,8 +23,8 @@ mod row_lanes;
 mod sparse;
 mod vnni;
 
-use crate::arch::{IsaLevel, Tier, prefetch};
-use crate::panel::{Operands, PackedBlock};
+use crate::arch::{IsaLevel, Tier, prefetch_ahead};
+use crate::panel::Operands;
 
 pub use avx2::Avx2;
 pub use avx512bw::Avx512bw;
@@ -40,16 +40,6 @@ fn rows<const N: usize>(operands: Operands<'_>, n_cols: usize) -> [*const i8; N]
         assert!(row.len() >= n_cols, "a row covers the blocks");
         row.as_ptr()
     })
-}
-
-/// Prefetches the weights 8 KiB ahead, which at 40 GB/s are read 200 ns later: the memory
-/// latency. docs/performance.md has the speedup.
-#[inline(always)]
-fn prefetch_ahead(blocks: &[PackedBlock]) {
-    const BLOCKS_AHEAD: usize = 128;
-    for block in blocks {
-        prefetch(std::ptr::from_ref(block).wrapping_add(BLOCKS_AHEAD));
-    }
 }
 
 /// Defines a level: its detection and the wrapper that compiles an operation for it, both

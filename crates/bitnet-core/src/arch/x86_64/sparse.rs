@@ -14,8 +14,9 @@
 use super::row_lanes::RowLanes;
 use super::vnni::Vnni;
 use super::{Avx2, Avx512bw, IsaLevel};
-use crate::arch::{NullaryFnOnce, prefetch};
+use crate::arch::NullaryFnOnce;
 use crate::panel::{LINE_COLS, PackedBlock, TILE_ROWS};
+use crate::prefetch::prefetch;
 use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 /// The sums of products of listed rows and columns.
@@ -178,16 +179,21 @@ impl<I: SparseSums> NullaryFnOnce for RowDots<'_, I> {
     fn call(self) {
         let list = self.rows.list;
         assert_eq!(self.sums.len(), list.len(), "a sum for each row");
+        let rows_at_once = if parts::<I>() == 1 { 4 } else { 2 };
+        let mut ahead = self.rows.ahead.over(list.len().div_ceil(rows_at_once));
         let mut done = 0;
         while list.len() - done >= 4 && parts::<I>() == 1 {
+            ahead.step();
             dots::<I, 4>(self.isa, self.rows, done, self.sums);
             done += 4;
         }
         while list.len() - done >= 2 {
+            ahead.step();
             dots::<I, 2>(self.isa, self.rows, done, self.sums);
             done += 2;
         }
         if done < list.len() {
+            ahead.step();
             dots::<I, 1>(self.isa, self.rows, done, self.sums);
         }
     }
@@ -254,9 +260,6 @@ impl<I: SparseSums> NullaryFnOnce for AddColumns<'_, I> {
     #[inline(always)]
     fn call(self) {
         let Self { isa, columns, sums } = self;
-        for &col in columns.ahead {
-            prefetch(columns.line(col));
-        }
         for part in 0..parts::<I>() {
             isa.add_columns(columns, part, sums);
         }
@@ -290,7 +293,14 @@ fn add_quads<I: Vnni, const HIGH: bool>(
     }
     let (quads, _) = columns.list.as_chunks::<4>();
     let (acts, _) = columns.acts.as_chunks::<4>();
-    for (quad, acts) in quads.iter().zip(acts) {
+    let n_ahead = 4 / (2 * parts::<I>());
+    let pass = 2 * part + usize::from(HIGH);
+    for (i, (quad, acts)) in quads.iter().zip(acts).enumerate() {
+        for k in 0..n_ahead {
+            if let Some(&col) = columns.ahead.get(4 * i + n_ahead * pass + k) {
+                prefetch(columns.line(col));
+            }
+        }
         // Not by `map` of arrays, which is compiled without the instruction set.
         let [a, b, c, d] = *quad;
         let a = lanes.load_part(columns.line(a), part);
@@ -331,12 +341,22 @@ fn add_quads<I: Vnni, const HIGH: bool>(
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "bounds are constants")]
 fn add_pairs<V: RowLanes>(lanes: V, columns: ListedColumns<'_>, part: usize, sums: &mut TileSums) {
+    let n_ahead = 2 * V::ROWS / 16;
     let chunks = columns.list.chunks(2 * I16_PRODUCTS);
-    for (list, acts) in chunks.zip(columns.acts.chunks(2 * I16_PRODUCTS)) {
+    for (chunk, (list, acts)) in chunks
+        .zip(columns.acts.chunks(2 * I16_PRODUCTS))
+        .enumerate()
+    {
         let mut acc = [[lanes.zero(); 4]; 2];
         let (pairs, _) = list.as_chunks::<2>();
         let (acts, _) = acts.as_chunks::<2>();
-        for ([a, b], acts) in pairs.iter().zip(acts) {
+        for (i, ([a, b], acts)) in pairs.iter().zip(acts).enumerate() {
+            let ahead = 2 * (I16_PRODUCTS * chunk + i) + n_ahead * part;
+            for k in 0..n_ahead {
+                if let Some(&col) = columns.ahead.get(ahead + k) {
+                    prefetch(columns.line(col));
+                }
+            }
             let a = lanes.load_part(columns.line(*a), part);
             let b = lanes.load_part(columns.line(*b), part);
             let halves = [
