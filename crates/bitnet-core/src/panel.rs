@@ -80,7 +80,7 @@ pub(crate) struct Operands<'a> {
         not(any(target_arch = "x86_64", target_arch = "aarch64")),
         expect(dead_code, reason = "no kernel prefetches")
     )]
-    pub(crate) ahead: RowsAhead<'a>,
+    pub(crate) ahead: LinesAhead<'a>,
 }
 
 /// See [`Operands::ahead`].
@@ -116,27 +116,37 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// Rows of a matrix in [`TernaryLayout::Rows`](crate::TernaryLayout::Rows) that are prefetched
-/// while others are multiplied, some at a time: a processor has 10 to 24 cache lines in
-/// flight, and may drop a prefetch that exceeds them.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct RowsAhead<'a> {
-    /// The lines of rows, `[n_rows, n_lines]`.
+/// Lines that are prefetched while others are multiplied, some at a time, since a burst of
+/// prefetches waits for the memory.
+#[derive(Clone, Copy)]
+pub(crate) struct LinesAhead<'a, T = u32> {
     pub(crate) lines: &'a [PackedBlock],
+    /// Rows or columns of `stride` lines.
+    pub(crate) list: &'a [T],
+    pub(crate) stride: usize,
+    /// The first lines of each that are prefetched.
     pub(crate) n_lines: usize,
-    pub(crate) list: &'a [u32],
 }
 
-impl<'a> RowsAhead<'a> {
-    /// Distributes the rows over so many steps.
+impl<T> LinesAhead<'_, T> {
+    pub(crate) const NONE: Self = Self {
+        lines: &[],
+        list: &[],
+        stride: 0,
+        n_lines: 0,
+    };
+}
+
+impl<'a, T: Copy + Into<u32>> LinesAhead<'a, T> {
+    /// Distributes the lines over so many steps.
     #[cfg_attr(
         not(any(target_arch = "x86_64", target_arch = "aarch64")),
         expect(dead_code, reason = "no kernel prefetches")
     )]
     #[inline(always)]
-    pub(crate) fn over(self, n_steps: usize) -> AheadSteps<'a> {
+    pub(crate) fn over(self, n_steps: usize) -> AheadSteps<'a, T> {
         AheadSteps {
-            rows: self,
+            rest: self,
             n_done: 0,
             n_all: self.list.len() * self.n_lines,
             n_steps,
@@ -144,25 +154,25 @@ impl<'a> RowsAhead<'a> {
         }
     }
 
-    /// Prefetches all rows.
+    /// Prefetches all lines.
     #[inline(always)]
     pub(crate) fn prefetch(self) {
-        for &row in self.list {
-            for line in &self.lines[row as usize * self.n_lines..][..self.n_lines] {
+        for &first in self.list {
+            for line in &self.lines[first.into() as usize * self.stride..][..self.n_lines] {
                 prefetch(line);
             }
         }
     }
 }
 
-/// See [`RowsAhead::over`].
+/// See [`LinesAhead::over`].
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
     expect(dead_code, reason = "no kernel prefetches")
 )]
-pub(crate) struct AheadSteps<'a> {
-    rows: RowsAhead<'a>,
-    /// Lines of the first row that are prefetched.
+pub(crate) struct AheadSteps<'a, T = u32> {
+    rest: LinesAhead<'a, T>,
+    /// Lines of the first of the rest that are prefetched.
     n_done: usize,
     n_all: usize,
     n_steps: usize,
@@ -170,7 +180,7 @@ pub(crate) struct AheadSteps<'a> {
     due: usize,
 }
 
-impl AheadSteps<'_> {
+impl<T: Copy + Into<u32>> AheadSteps<'_, T> {
     /// Prefetches the lines of the next step.
     #[cfg_attr(
         not(any(target_arch = "x86_64", target_arch = "aarch64")),
@@ -180,14 +190,14 @@ impl AheadSteps<'_> {
     pub(crate) fn step(&mut self) {
         self.due += self.n_all;
         while self.due >= self.n_steps
-            && let Some((&row, rest)) = self.rows.list.split_first()
+            && let Some((&first, list)) = self.rest.list.split_first()
         {
             self.due -= self.n_steps;
-            let RowsAhead { lines, n_lines, .. } = self.rows;
-            prefetch(&raw const lines[row as usize * n_lines + self.n_done]);
+            let LinesAhead { lines, stride, .. } = self.rest;
+            prefetch(&raw const lines[first.into() as usize * stride + self.n_done]);
             self.n_done += 1;
-            if self.n_done == n_lines {
-                (self.n_done, self.rows.list) = (0, rest);
+            if self.n_done == self.rest.n_lines {
+                (self.n_done, self.rest.list) = (0, list);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Operands of the kernels that read only some rows or columns of a ternary matrix.
 
-use crate::panel::{LINE_COLS, PackedBlock, RowsAhead, TILE_ROWS};
+use crate::panel::{LINE_COLS, LinesAhead, PackedBlock, TILE_ROWS};
 
 /// Some rows of a matrix in [`TernaryLayout::Rows`](crate::TernaryLayout::Rows), and the
 /// activations that they are multiplied by.
@@ -16,7 +16,7 @@ pub(crate) struct ListedRows<'a> {
         not(any(target_arch = "x86_64", target_arch = "aarch64")),
         expect(dead_code, reason = "no kernel prefetches")
     )]
-    pub(crate) ahead: RowsAhead<'a>,
+    pub(crate) ahead: LinesAhead<'a>,
 }
 
 impl<'a> ListedRows<'a> {
@@ -46,12 +46,12 @@ pub(crate) struct ListedColumns<'a> {
     pub(crate) list: &'a [u16],
     /// `[list.len()]`
     pub(crate) acts: &'a [i8],
-    /// Columns whose lines are prefetched meanwhile; at most as many.
+    /// Columns that are prefetched meanwhile.
     #[cfg_attr(
         not(any(target_arch = "x86_64", target_arch = "aarch64")),
         expect(dead_code, reason = "no kernel prefetches")
     )]
-    pub(crate) ahead: &'a [u16],
+    pub(crate) ahead: LinesAhead<'a, u16>,
 }
 
 impl<'a> ListedColumns<'a> {

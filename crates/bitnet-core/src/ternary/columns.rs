@@ -1,6 +1,7 @@
 //! [`TernaryLayout::Columns`](crate::TernaryLayout::Columns), and the product that skips
 //! columns.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use super::PackedTernary;
@@ -13,8 +14,7 @@ use crate::isa::Isa;
 use crate::matmul::{CHUNK_BYTES, for_tiles};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::nonzero::Nonzero;
-use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock, RowsAhead, TILE_ROWS};
-use crate::prefetch::prefetch;
+use crate::panel::{COL_STEP, LinesAhead, Operands, PANEL_ROWS, PackedBlock, TILE_ROWS};
 use crate::shape::Shape;
 use crate::sparse::{ListedColumns, PartRead, TileSums, row_of_code};
 use crate::ternary_layout::{MAX_TILES, UNPACKED_BLOCKS};
@@ -234,16 +234,19 @@ impl Product<'_> {
         threads.for_each(n_parts, |_, part| {
             let first = (part * part_len).min(list.len());
             let end = (first + part_len).min(list.len());
-            for &col in &list[first..(first + step_cols).min(end)] {
-                let lines = &self.weights.blocks[usize::from(col) * self.n_tiles..];
-                for line in &lines[..self.n_tiles] {
-                    prefetch(line);
-                }
-            }
+            let ahead = |cols: Range<usize>| LinesAhead {
+                lines: &self.weights.blocks,
+                list: &list[cols],
+                stride: self.n_tiles,
+                n_lines: self.n_tiles,
+            };
+            ahead(first..(first + step_cols).min(end)).prefetch();
             let mut sums = [TileSums::ZERO; TILES];
             for step in (first..end).step_by(step_cols) {
                 let next = (step + step_cols).min(end);
-                let ahead = &list[next..(next + step_cols).min(end)];
+                let n_ahead = step_cols.min(end - next);
+                // Whole columns, which are contiguous, a share of them with every tile.
+                let start = |tile: usize| next + tile * n_ahead / self.n_tiles;
                 for (tile, sums) in sums[..self.n_tiles].iter_mut().enumerate() {
                     let columns = ListedColumns {
                         lines: &self.weights.blocks,
@@ -251,7 +254,7 @@ impl Product<'_> {
                         tile,
                         list: &list[step..next],
                         acts: &values[step..next],
-                        ahead,
+                        ahead: ahead(start(tile)..start(tile + 1)),
                     };
                     self.isa.add_columns(columns, sums);
                 }
@@ -289,7 +292,12 @@ impl Product<'_> {
                         tile,
                         list: &list[step..next],
                         acts: &values[step..next],
-                        ahead: &list[next..(next + COLS_AHEAD).min(list.len())],
+                        ahead: LinesAhead {
+                            lines: &self.weights.blocks[tile..],
+                            list: &list[next..(next + COLS_AHEAD).min(list.len())],
+                            stride: self.n_tiles,
+                            n_lines: 1,
+                        },
                     };
                     self.isa.add_columns(columns, &mut sums);
                 }
@@ -354,7 +362,7 @@ impl Product<'_> {
                     acts: self.acts.view(),
                     first,
                     first_col,
-                    ahead: RowsAhead::default(),
+                    ahead: LinesAhead::NONE,
                 };
                 self.isa.ternary_panel(operands, acc);
                 for (i, sums) in acc.iter().enumerate() {

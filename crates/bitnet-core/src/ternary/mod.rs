@@ -21,7 +21,7 @@ use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::matmul::{MAX_TILE, Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
-use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock, RowsAhead};
+use crate::panel::{COL_STEP, LinesAhead, Operands, PANEL_ROWS, PackedBlock};
 use crate::scales::Scales;
 use crate::shape::Shape;
 use crate::ternary_layout::{TernaryLayout, UNPACKED_BLOCKS};
@@ -472,7 +472,7 @@ struct WithIsa<'a> {
     weights: &'a PackedTernary,
     isa: Isa,
     /// Rows that are prefetched meanwhile.
-    ahead: RowsAhead<'a>,
+    ahead: LinesAhead<'a>,
 }
 
 impl<'a> WithIsa<'a> {
@@ -480,7 +480,7 @@ impl<'a> WithIsa<'a> {
         Self {
             weights,
             isa,
-            ahead: RowsAhead::default(),
+            ahead: LinesAhead::NONE,
         }
     }
 }

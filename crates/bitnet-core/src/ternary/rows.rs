@@ -11,7 +11,7 @@ use crate::compute_context::ComputeContext;
 use crate::matmul::Panels;
 use crate::operation::{Operation, lap};
 use crate::ops;
-use crate::panel::{COL_STEP, LINE_COLS, PANEL_ROWS, PackedBlock, RowsAhead};
+use crate::panel::{COL_STEP, LINE_COLS, LinesAhead, PANEL_ROWS, PackedBlock};
 use crate::sparse::{ListedRows, PartRead};
 use crate::ternary_layout::TernaryLayout;
 use crate::thread_pool::DisjointMut;
@@ -394,11 +394,12 @@ impl Pair<'_> {
         lap(Operation::Up);
     }
 
-    fn rows_ahead<'r>(&'r self, list: &'r [u32]) -> RowsAhead<'r> {
-        RowsAhead {
+    fn rows_ahead<'r>(&'r self, list: &'r [u32]) -> LinesAhead<'r> {
+        LinesAhead {
             lines: &self.up.weights.blocks,
-            n_lines: self.up.weights.n_cols / LINE_COLS,
             list,
+            stride: self.up.weights.n_cols / LINE_COLS,
+            n_lines: self.up.weights.n_cols / LINE_COLS,
         }
     }
 }

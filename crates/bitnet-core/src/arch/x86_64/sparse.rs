@@ -15,8 +15,7 @@ use super::row_lanes::RowLanes;
 use super::vnni::Vnni;
 use super::{Avx2, Avx512bw, IsaLevel};
 use crate::arch::NullaryFnOnce;
-use crate::panel::{LINE_COLS, PackedBlock, TILE_ROWS};
-use crate::prefetch::prefetch;
+use crate::panel::{AheadSteps, LINE_COLS, PackedBlock, TILE_ROWS};
 use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 /// The sums of products of listed rows and columns.
@@ -35,7 +34,13 @@ pub(super) trait SparseSums: IsaLevel {
     fn widen(self, sums: Self::Row) -> Vector<Self>;
 
     /// Adds a part of the lines of listed columns, times their activations.
-    fn add_columns(self, columns: ListedColumns<'_>, part: usize, sums: &mut TileSums);
+    fn add_columns(
+        self,
+        columns: ListedColumns<'_>,
+        part: usize,
+        sums: &mut TileSums,
+        ahead: &mut AheadSteps<'_, u16>,
+    );
 }
 
 type Vector<I> = <<I as SparseSums>::Base as RowLanes>::Vector;
@@ -74,9 +79,15 @@ impl<I: Vnni> SparseSums for I {
     }
 
     #[inline(always)]
-    fn add_columns(self, columns: ListedColumns<'_>, part: usize, sums: &mut TileSums) {
-        add_quads::<I, false>(self, columns, part, sums);
-        add_quads::<I, true>(self, columns, part, sums);
+    fn add_columns(
+        self,
+        columns: ListedColumns<'_>,
+        part: usize,
+        sums: &mut TileSums,
+        ahead: &mut AheadSteps<'_, u16>,
+    ) {
+        add_quads::<I, false>(self, columns, part, sums, ahead);
+        add_quads::<I, true>(self, columns, part, sums, ahead);
     }
 }
 
@@ -127,8 +138,14 @@ macro_rules! sparse_sums_by_madd {
                 }
 
                 #[inline(always)]
-                fn add_columns(self, columns: ListedColumns<'_>, part: usize, sums: &mut TileSums) {
-                    add_pairs(self, columns, part, sums);
+                fn add_columns(
+        self,
+        columns: ListedColumns<'_>,
+        part: usize,
+        sums: &mut TileSums,
+        ahead: &mut AheadSteps<'_, u16>,
+    ) {
+                    add_pairs(self, columns, part, sums, ahead);
                 }
             }
         )+
@@ -260,8 +277,11 @@ impl<I: SparseSums> NullaryFnOnce for AddColumns<'_, I> {
     #[inline(always)]
     fn call(self) {
         let Self { isa, columns, sums } = self;
+        // By pairs of columns, or quads of which both halves are computed in turn.
+        let n_steps = parts::<I>() * columns.list.len() / 2;
+        let mut ahead = columns.ahead.over(n_steps);
         for part in 0..parts::<I>() {
-            isa.add_columns(columns, part, sums);
+            isa.add_columns(columns, part, sums, &mut ahead);
         }
     }
 }
@@ -276,6 +296,7 @@ fn add_quads<I: Vnni, const HIGH: bool>(
     columns: ListedColumns<'_>,
     part: usize,
     sums: &mut TileSums,
+    ahead: &mut AheadSteps<'_, u16>,
 ) {
     let lanes = Vnni::base(isa);
     let n_rows = <<I as Vnni>::Base as RowLanes>::ROWS;
@@ -293,14 +314,8 @@ fn add_quads<I: Vnni, const HIGH: bool>(
     }
     let (quads, _) = columns.list.as_chunks::<4>();
     let (acts, _) = columns.acts.as_chunks::<4>();
-    let n_ahead = 4 / (2 * parts::<I>());
-    let pass = 2 * part + usize::from(HIGH);
-    for (i, (quad, acts)) in quads.iter().zip(acts).enumerate() {
-        for k in 0..n_ahead {
-            if let Some(&col) = columns.ahead.get(4 * i + n_ahead * pass + k) {
-                prefetch(columns.line(col));
-            }
-        }
+    for (quad, acts) in quads.iter().zip(acts) {
+        ahead.step();
         // Not by `map` of arrays, which is compiled without the instruction set.
         let [a, b, c, d] = *quad;
         let a = lanes.load_part(columns.line(a), part);
@@ -340,23 +355,20 @@ fn add_quads<I: Vnni, const HIGH: bool>(
 /// Adds a part of lines in i16, two columns at a time: interleaved, they are an operand.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "bounds are constants")]
-fn add_pairs<V: RowLanes>(lanes: V, columns: ListedColumns<'_>, part: usize, sums: &mut TileSums) {
-    let n_ahead = 2 * V::ROWS / 16;
+fn add_pairs<V: RowLanes>(
+    lanes: V,
+    columns: ListedColumns<'_>,
+    part: usize,
+    sums: &mut TileSums,
+    ahead: &mut AheadSteps<'_, u16>,
+) {
     let chunks = columns.list.chunks(2 * I16_PRODUCTS);
-    for (chunk, (list, acts)) in chunks
-        .zip(columns.acts.chunks(2 * I16_PRODUCTS))
-        .enumerate()
-    {
+    for (list, acts) in chunks.zip(columns.acts.chunks(2 * I16_PRODUCTS)) {
         let mut acc = [[lanes.zero(); 4]; 2];
         let (pairs, _) = list.as_chunks::<2>();
         let (acts, _) = acts.as_chunks::<2>();
-        for (i, ([a, b], acts)) in pairs.iter().zip(acts).enumerate() {
-            let ahead = 2 * (I16_PRODUCTS * chunk + i) + n_ahead * part;
-            for k in 0..n_ahead {
-                if let Some(&col) = columns.ahead.get(ahead + k) {
-                    prefetch(columns.line(col));
-                }
-            }
+        for ([a, b], acts) in pairs.iter().zip(acts) {
+            ahead.step();
             let a = lanes.load_part(columns.line(*a), part);
             let b = lanes.load_part(columns.line(*b), part);
             let halves = [
