@@ -5,9 +5,10 @@ use std::arch::aarch64::{int8x16_t, int32x4_t};
 use std::arch::asm;
 use std::hint::black_box;
 
-use super::{Int8, Neon, Ternary, Weights, rows};
-use crate::arch::Tier;
-use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
+use super::{Int8, Neon, Ternary, Weights, rows, sparse};
+use crate::arch::{Tier, prefetch_ahead};
+use crate::panel::{AHEAD_BLOCKS, Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
+use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 /// A processor with the dot product extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +58,34 @@ impl Dotprod {
     }
 }
 
+impl Dotprod {
+    /// Adds to each lane the products of four weights and four activations.
+    #[inline(always)]
+    pub(super) fn sdot_lanes(
+        self,
+        mut sums: int32x4_t,
+        weights: int8x16_t,
+        acts: int8x16_t,
+    ) -> int32x4_t {
+        // SAFETY: `self` proves that the instruction is supported, and it accesses
+        // registers only.
+        unsafe {
+            asm!(
+                "sdot {sums:v}.4s, {weights:v}.16b, {acts:v}.16b",
+                sums = inout(vreg) sums,
+                weights = in(vreg) weights,
+                acts = in(vreg) acts,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sums
+    }
+}
+
 impl Tier for Dotprod {
     const NAME: &'static str = "aarch64-i2xi8-dotprod";
     const NEEDS: &'static str = "the dot product extension";
+    const HAS_SPARSE: bool = true;
 
     type Floats = Neon;
 
@@ -76,11 +102,31 @@ impl Tier for Dotprod {
         self.panel::<Int8>(operands, acc);
     }
 
+    fn row_dots(self, rows: ListedRows<'_>, sums: &mut [i32]) {
+        // SAFETY: `self` proves that `new` has detected the extension.
+        unsafe { row_dots(self, rows, sums) };
+    }
+
+    fn add_columns(self, columns: ListedColumns<'_>, sums: &mut TileSums) {
+        // SAFETY: as above.
+        unsafe { add_columns(self, columns, sums) };
+    }
+
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
         // `sdot` on registers.
         // SAFETY: `self` proves that `new` has detected the extension.
         Some(unsafe { peak_rounds(self, n_rounds) })
     }
+}
+
+#[target_feature(enable = "dotprod")]
+fn row_dots(isa: Dotprod, rows: ListedRows<'_>, sums: &mut [i32]) {
+    sparse::row_dots(isa, rows, sums);
+}
+
+#[target_feature(enable = "dotprod")]
+fn add_columns(isa: Dotprod, columns: ListedColumns<'_>, sums: &mut TileSums) {
+    sparse::add_columns(isa, columns, sums);
 }
 
 /// `[token][part of the panel][chain]`.
@@ -98,7 +144,12 @@ fn tile<W: Weights, const N: usize, const CHAINS: usize>(
     let blocks = operands.blocks;
     let rows = rows::<N>(operands, COL_STEP * (blocks.len() / W::BLOCKS));
     let mut sums: Sums<N, CHAINS> = [[[Neon.zero_i32(); CHAINS]; PANEL_ROWS / 4]; N];
+    let mut ahead = (operands.ahead).over(blocks.len().div_ceil(AHEAD_BLOCKS));
     for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
+        prefetch_ahead(blocks);
+        if step.is_multiple_of(AHEAD_BLOCKS / W::BLOCKS) {
+            ahead.step();
+        }
         let mut acts = [Neon.splat_i8(0); N];
         for t in 0..N {
             // SAFETY: the rows have 16 columns per step, as `rows` has checked.

@@ -7,8 +7,9 @@ use std::hint::black_box;
 
 use super::dotprod::Dotprod;
 use super::{Int8, Neon, Ternary, Weights, rows};
-use crate::arch::Tier;
+use crate::arch::{Tier, prefetch_ahead};
 use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
+use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 /// A processor with the int8 matrix and dot product extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,7 @@ impl I8mm {
 impl Tier for I8mm {
     const NAME: &'static str = "aarch64-i2xi8-i8mm";
     const NEEDS: &'static str = "the dot product and int8 matrix extensions";
+    const HAS_SPARSE: bool = true;
 
     type Floats = Neon;
 
@@ -85,6 +87,14 @@ impl Tier for I8mm {
         }
     }
 
+    fn row_dots(self, rows: ListedRows<'_>, sums: &mut [i32]) {
+        self.0.row_dots(rows, sums);
+    }
+
+    fn add_columns(self, columns: ListedColumns<'_>, sums: &mut TileSums) {
+        self.0.add_columns(columns, sums);
+    }
+
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
         // `smmla` on registers.
         // SAFETY: `self` proves that `new` has detected the extension.
@@ -108,6 +118,10 @@ fn tile<W: Weights, const N: usize, const PAIRS: usize>(
     let rows = rows::<N>(operands, COL_STEP * (blocks.len() / W::BLOCKS));
     let mut sums = [[Neon.zero_i32(); 4]; PAIRS];
     for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
+        // The other half reads the same blocks.
+        if half == 0 {
+            prefetch_ahead(blocks);
+        }
         let col = COL_STEP * step;
         // SAFETY: the rows have 16 columns per step, as `rows` has checked.
         unsafe {

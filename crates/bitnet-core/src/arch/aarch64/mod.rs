@@ -27,6 +27,20 @@
 //! with a bandwidth below 2.8 bytes per cycle. Int8 weights need no unpacking, but 4 loads
 //! for 64, and on `neon` 4·n `sadalp`, since an i16 holds the sum of two products.
 //!
+//! Kernels of listed rows and columns ([`sparse`]), instructions by their definition for 64
+//! weights, where r rows share the loads of activations:
+//!
+//! | kernel | tier | load | shift, mask | arrange | load activations | multiply and add |
+//! |---|---|---|---|---|---|---|
+//! | rows | `neon` | 1 | 5 | – | 4/r | 8 `smlal` |
+//! | rows | `dotprod` | 1 | 4 | – | 4/r | 4 `sdot` |
+//! | columns | `neon` | 1 | 5 | – | 1 | 8 `smlal` |
+//! | columns | `dotprod` | 1 | 4 | 2 `zip` | 1/4 | 4 `sdot` |
+//!
+//! A single token takes no more of them than the dense kernels do. `i8mm` uses those of
+//! `dotprod`. Weights are prefetched 8 KiB ahead, and listed rows and columns among the
+//! products, as on x86-64: one `prfm` per 64 bytes. No speed of ARM64 is measured.
+//!
 //! NEON is in the baseline of ARM64, so other operations are not compiled separately; all
 //! tiers use [`float_lanes`] for operations over lanes. `sdot` and `smmla` have no stable
 //! intrinsics: they are inline assembly in methods of the value that proves their support,
@@ -36,6 +50,7 @@ mod dotprod;
 mod float_lanes;
 mod i8mm;
 mod neon;
+mod sparse;
 
 use std::arch::aarch64::int8x16_t;
 

@@ -1,16 +1,19 @@
 //! NEON without extensions: `smlal` of bytes to i16, and periodically `sadalp` to i32.
 
 use std::arch::aarch64::{
-    int8x16_t, int16x8_t, int32x4_t, vaddq_s32, vandq_s8, vcombine_s8, vdupq_n_s8, vdupq_n_s16,
-    vdupq_n_s32, vget_low_s8, vld1_s8, vld1q_s8, vmlal_high_s8, vmlal_s8, vpadalq_s16, vpaddq_s32,
-    vreinterpretq_s8_s32, vreinterpretq_s8_u8, vreinterpretq_s32_s8, vreinterpretq_u8_s8,
-    vshrq_n_u8, vst1q_s32, vzip1q_s32, vzip2q_s32,
+    int8x16_t, int16x8_t, int32x4_t, vaddq_s32, vaddvq_s32, vandq_s8, vcombine_s8, vdupq_n_s8,
+    vdupq_n_s16, vdupq_n_s32, vget_low_s8, vget_low_s16, vld1_s8, vld1q_s8, vld1q_s32,
+    vmlal_high_s8, vmlal_s8, vpadalq_s16, vpaddq_s32, vreinterpretq_s8_s16, vreinterpretq_s8_s32,
+    vreinterpretq_s8_u8, vreinterpretq_s16_s8, vreinterpretq_s32_s8, vreinterpretq_u8_s8,
+    vshll_high_n_s16, vshll_n_s16, vshlq_n_s32, vshrq_n_u8, vst1q_s32, vzip1q_s8, vzip1q_s16,
+    vzip1q_s32, vzip2q_s8, vzip2q_s16, vzip2q_s32,
 };
 use std::hint::black_box;
 
-use super::{Int8, Ternary, Weights, rows};
-use crate::arch::{IsaLevel, Tier};
-use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
+use super::{Int8, Ternary, Weights, rows, sparse};
+use crate::arch::{IsaLevel, Tier, prefetch_ahead};
+use crate::panel::{AHEAD_BLOCKS, Acc, COL_STEP, Operands, PackedBlock};
+use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 /// Any ARM64 processor: NEON is in the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +32,11 @@ impl Neon {
         pub(super) fn shift_right_6(x: int8x16_t) -> int8x16_t =
             vreinterpretq_s8_u8(vshrq_n_u8::<6>(vreinterpretq_u8_s8(x)));
         pub(super) fn add_i32(x: int32x4_t, y: int32x4_t) -> int32x4_t = vaddq_s32(x, y);
-        fn add_products_low(sums: int16x8_t, x: int8x16_t, y: int8x16_t) -> int16x8_t =
+        pub(super) fn add_products_low(sums: int16x8_t, x: int8x16_t, y: int8x16_t) -> int16x8_t =
             vmlal_s8(sums, vget_low_s8(x), vget_low_s8(y));
-        fn add_products_high(sums: int16x8_t, x: int8x16_t, y: int8x16_t) -> int16x8_t =
+        pub(super) fn add_products_high(sums: int16x8_t, x: int8x16_t, y: int8x16_t) -> int16x8_t =
             vmlal_high_s8(sums, x, y);
-        fn add_pairs_i16(sums: int32x4_t, x: int16x8_t) -> int32x4_t = vpadalq_s16(sums, x);
+        pub(super) fn add_pairs_i16(sums: int32x4_t, x: int16x8_t) -> int32x4_t = vpadalq_s16(sums, x);
         fn pairs_i32(x: int32x4_t, y: int32x4_t) -> int32x4_t = vpaddq_s32(x, y);
         pub(super) fn zip_low(x: int8x16_t, y: int8x16_t) -> int8x16_t = vreinterpretq_s8_s32(
             vzip1q_s32(vreinterpretq_s32_s8(x), vreinterpretq_s32_s8(y))
@@ -41,6 +44,8 @@ impl Neon {
         pub(super) fn zip_high(x: int8x16_t, y: int8x16_t) -> int8x16_t = vreinterpretq_s8_s32(
             vzip2q_s32(vreinterpretq_s32_s8(x), vreinterpretq_s32_s8(y))
         );
+        pub(super) fn shift_left_i32_6(x: int32x4_t) -> int32x4_t = vshlq_n_s32::<6>(x);
+        pub(super) fn sum_i32(x: int32x4_t) -> i32 = vaddvq_s32(x);
         fn splat_i32(x: i32) -> int8x16_t = vreinterpretq_s8_s32(vdupq_n_s32(x));
     }
 
@@ -56,6 +61,47 @@ impl Neon {
     pub(super) fn store(self, x: int32x4_t, to: &mut [i32; 4]) {
         // SAFETY: NEON is in the baseline, and there are four lanes.
         unsafe { vst1q_s32(to.as_mut_ptr(), x) };
+    }
+
+    /// Adds to four sums.
+    #[inline(always)]
+    pub(super) fn add_to(self, x: int32x4_t, sums: &mut [i32; 4]) {
+        // SAFETY: NEON is in the baseline, and there are four lanes.
+        let old = unsafe { vld1q_s32(sums.as_ptr()) };
+        self.store(self.add_i32(old, x), sums);
+    }
+
+    /// Widens i16 lanes and multiplies them by 2^`SHIFT`.
+    #[inline(always)]
+    pub(super) fn widen_i16<const SHIFT: i32>(self, x: int16x8_t) -> [int32x4_t; 2] {
+        // SAFETY: NEON is in the baseline.
+        unsafe {
+            [
+                vshll_n_s16::<SHIFT>(vget_low_s16(x)),
+                vshll_high_n_s16::<SHIFT>(x),
+            ]
+        }
+    }
+
+    /// Interleaves the bytes of four vectors.
+    #[inline(always)]
+    pub(super) fn interleave(self, [a, b, c, d]: [int8x16_t; 4]) -> [int8x16_t; 4] {
+        // SAFETY: NEON is in the baseline.
+        unsafe {
+            let pairs = |x, y| {
+                [
+                    vreinterpretq_s16_s8(vzip1q_s8(x, y)),
+                    vreinterpretq_s16_s8(vzip2q_s8(x, y)),
+                ]
+            };
+            let ([ab_low, ab_high], [cd_low, cd_high]) = (pairs(a, b), pairs(c, d));
+            [
+                vreinterpretq_s8_s16(vzip1q_s16(ab_low, cd_low)),
+                vreinterpretq_s8_s16(vzip2q_s16(ab_low, cd_low)),
+                vreinterpretq_s8_s16(vzip1q_s16(ab_high, cd_high)),
+                vreinterpretq_s8_s16(vzip2q_s16(ab_high, cd_high)),
+            ]
+        }
     }
 
     /// Loads 16 activations.
@@ -86,7 +132,7 @@ impl Neon {
     ///
     /// `from` points to four values.
     #[inline(always)]
-    unsafe fn broadcast_i8x4(self, from: *const i8) -> int8x16_t {
+    pub(super) unsafe fn broadcast_i8x4(self, from: *const i8) -> int8x16_t {
         // SAFETY: guaranteed by the caller.
         self.splat_i32(unsafe { from.cast::<i32>().read_unaligned() })
     }
@@ -97,6 +143,7 @@ impl IsaLevel for Neon {}
 impl Tier for Neon {
     const NAME: &'static str = "aarch64-i2xi8-neon";
     const NEEDS: &'static str = "NEON";
+    const HAS_SPARSE: bool = true;
 
     type Floats = Self;
 
@@ -113,6 +160,14 @@ impl Tier for Neon {
         // The sums of both widths are live throughout: those of four tokens would exceed 32
         // registers.
         panel::<Int8, 2>(operands, acc);
+    }
+
+    fn row_dots(self, rows: ListedRows<'_>, sums: &mut [i32]) {
+        sparse::row_dots(self, rows, sums);
+    }
+
+    fn add_columns(self, columns: ListedColumns<'_>, sums: &mut TileSums) {
+        sparse::add_columns(self, columns, sums);
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
@@ -157,7 +212,15 @@ fn tile<W: Weights, const N: usize>(operands: Operands<'_>, half: usize, acc: &m
     let neon = Neon;
     let mut sums = [[[neon.zero_i32(); 2]; 2]; N];
     let mut pairs: Pairs<N> = [[[neon.zero_i16(); 2]; 2]; N];
+    let mut ahead = (operands.ahead).over(blocks.len().div_ceil(AHEAD_BLOCKS));
     for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
+        // The other half reads the same blocks.
+        if half == 0 {
+            prefetch_ahead(blocks);
+            if step.is_multiple_of(AHEAD_BLOCKS / W::BLOCKS) {
+                ahead.step();
+            }
+        }
         let col = COL_STEP * step;
         // SAFETY: the rows have 16 columns per step, as `rows` has checked.
         unsafe {
