@@ -73,14 +73,14 @@ pub fn dense_rows(ty: DenseType, n_rows: usize, n_cols: usize) -> Vec<u8> {
     row.repeat(n_rows)
 }
 
-/// Returns one row of quantized activations with a list of those that are not zero, `percent`
-/// of them; `seed` determines which.
-pub(crate) fn listed_activations(n_cols: usize, percent: u32, seed: usize) -> Int8Rows {
+/// Returns one row of quantized activations with a list of those that are not zero: part
+/// `part` of all, of which there are so many, at pseudo-random places.
+pub(crate) fn listed_activations(n_cols: usize, part: usize, n_parts: usize) -> Int8Rows {
     let pool = HybridMemoryPool::new();
     let rows = Int8Rows::with_capacity(&pool, 1, n_cols);
     let rows = rows.and_then(|rows| rows.with_lists(&pool, 1, n_cols));
     let mut rows = rows.expect("some kilobytes");
-    let is_zero = |col: usize| hash(col + seed * n_cols) % 100 >= percent;
+    let is_zero = |col: usize| hash(col) as usize % n_parts != part;
     let mut x = values(n_cols);
     for (_, x) in x.iter_mut().enumerate().filter(|(col, _)| is_zero(*col)) {
         *x = 0.0;

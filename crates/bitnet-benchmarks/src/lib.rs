@@ -5,6 +5,7 @@
 //! cargo bench -p bitnet-benchmarks --bench kernels   each operation on each instruction set
 //! cargo bench -p bitnet-benchmarks --bench sizes     generic against SIMD at 1K, 4K and 16K elements
 //! cargo bench -p bitnet-benchmarks --bench passes    prefill and decode of the built-in model
+//! cargo bench -p bitnet-benchmarks --bench skipping  decoding with and without skipping zeros
 //! ```
 
 pub mod cases;
