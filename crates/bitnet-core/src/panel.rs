@@ -182,10 +182,6 @@ pub(crate) struct AheadSteps<'a, T = u32> {
 
 impl<T: Copy + Into<u32>> AheadSteps<'_, T> {
     /// Prefetches the lines of the next step.
-    #[cfg_attr(
-        not(any(target_arch = "x86_64", target_arch = "aarch64")),
-        expect(dead_code, reason = "no kernel prefetches")
-    )]
     #[inline(always)]
     pub(crate) fn step(&mut self) {
         self.due += self.n_all;
