@@ -2,7 +2,6 @@
 //! tᵢ·3^(4-i), which is at most 121. Negating a number negates its trits, so a table of 128
 //! entries decodes all bytes.
 
-use crate::arch::NullaryFnOnce;
 use crate::panel::PackedBlock;
 
 /// Trits per byte.
@@ -91,23 +90,17 @@ pub(crate) fn unpack_group(group: &[PackedBlock; 4]) -> [PackedBlock; 5] {
 }
 
 /// Packs five blocks of the two-bit layout to four: the inverse of [`unpack_group`].
-pub(crate) struct PackGroup<'a>(pub(crate) &'a [PackedBlock; 5]);
-
-impl NullaryFnOnce for PackGroup<'_> {
-    type Output = [PackedBlock; 4];
-
-    #[inline(always)]
-    fn call(self) -> [PackedBlock; 4] {
-        let [first_fours @ .., fifths] = self.0;
-        let mut out = [PackedBlock::ZERO; 4];
-        for (b, (out, first_fours)) in out.iter_mut().zip(first_fours).enumerate() {
-            let codes = first_fours.0.iter().zip(&fifths.0);
-            for (out, (first_four, fifths)) in out.0.iter_mut().zip(codes) {
-                *out = pack(*first_four, fifths >> (2 * b) & 3);
-            }
+#[inline(always)]
+pub(crate) fn pack_group(blocks: &[PackedBlock; 5]) -> [PackedBlock; 4] {
+    let [first_fours @ .., fifths] = blocks;
+    let mut out = [PackedBlock::ZERO; 4];
+    for (b, (out, first_fours)) in out.iter_mut().zip(first_fours).enumerate() {
+        let codes = first_fours.0.iter().zip(&fifths.0);
+        for (out, (first_four, fifths)) in out.0.iter_mut().zip(codes) {
+            *out = pack(*first_four, fifths >> (2 * b) & 3);
         }
-        out
     }
+    out
 }
 
 #[cfg(test)]

@@ -384,6 +384,18 @@ impl NullaryFnOnce for PackQuads<'_> {
     }
 }
 
+/// See [`base3::pack_group`].
+struct PackGroup<'a>(&'a [PackedBlock; 5]);
+
+impl NullaryFnOnce for PackGroup<'_> {
+    type Output = [PackedBlock; 4];
+
+    #[inline(always)]
+    fn call(self) -> [PackedBlock; 4] {
+        base3::pack_group(self.0)
+    }
+}
+
 /// Packs a matrix in panels; `decode_row(row, trits)` fills one row, or returns false, and
 /// `copy_codes(row, codes)` copies its stored codes, for the two-bit layout.
 fn pack_panels(
@@ -451,7 +463,7 @@ fn pack_panels(
             if layout == TernaryLayout::Base3 {
                 let groups = two_bits.as_chunks().0;
                 for (out, group) in blocks.as_chunks_mut().0.iter_mut().zip(groups) {
-                    *out = isa.vectorize(base3::PackGroup(group));
+                    *out = isa.vectorize(PackGroup(group));
                 }
             }
         },
