@@ -44,7 +44,8 @@ fn main() {
         let mut all = decode(&checkpoint, n_threads, true, n_tokens);
         let mut skip = decode(&checkpoint, n_threads, false, n_tokens);
         // The first touches the memory.
-        (all(), skip());
+        all();
+        skip();
         let pairs: Vec<[Seconds; 2]> = (0..PAIRS)
             .map(|i| {
                 if i % 2 == 0 {

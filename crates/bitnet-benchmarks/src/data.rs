@@ -36,7 +36,7 @@ pub(crate) fn sparse_ternary(layout: TernaryLayout, shape: Shape, percent: u32) 
         shape,
         scales: 0.02.into(),
     };
-    let packed = PackedTernary::pack(&pool, ctx, spec, |row: usize, trits: &mut [i8]| {
+    let packed = PackedTernary::pack(&pool, ctx, spec, &|row: usize, trits: &mut [i8]| {
         if hash(row) % 100 >= percent {
             trits.fill(0);
             return Ok::<_, OutOfMemory>(());

@@ -118,7 +118,7 @@ impl PackedTernary {
         pool: &HybridMemoryPool,
         ctx: &mut ComputeContext<'_>,
         spec: TernarySpec,
-        rows: impl TernaryRows<E>,
+        rows: &impl TernaryRows<E>,
     ) -> Result<Self, E> {
         let TernarySpec {
             mut layout,

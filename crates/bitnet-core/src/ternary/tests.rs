@@ -29,7 +29,7 @@ fn pack_by(
         shape,
         scales: scale.into(),
     };
-    let packed = PackedTernary::pack(&pool, ctx, spec, |row: usize, out: &mut [i8]| {
+    let packed = PackedTernary::pack(&pool, ctx, spec, &|row: usize, out: &mut [i8]| {
         out.copy_from_slice(&trits[row * shape.n_cols..][..shape.n_cols]);
         Ok::<_, OutOfMemory>(())
     });
@@ -100,7 +100,7 @@ struct InRuns<'a> {
     invalid: Option<usize>,
 }
 
-impl TernaryRows<OutOfMemory> for &InRuns<'_> {
+impl TernaryRows<OutOfMemory> for InRuns<'_> {
     fn decode(&self, row: usize, trits: &mut [i8]) -> Result<(), OutOfMemory> {
         if self.invalid == Some(row) {
             return Err(OutOfMemory { n_bytes: row });
@@ -183,7 +183,7 @@ fn the_error_of_the_lowest_row_is_returned() {
             },
             scales: 1.0.into(),
         };
-        let result = PackedTernary::pack(&pool, ctx, spec, |row: usize, _: &mut [i8]| {
+        let result = PackedTernary::pack(&pool, ctx, spec, &|row: usize, _: &mut [i8]| {
             let error = OutOfMemory { n_bytes: row };
             if row % 40 == 39 { Err(error) } else { Ok(()) }
         });
@@ -583,7 +583,7 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
                         shape: Shape { n_rows, n_cols },
                         scales: scales.clone(),
                     };
-                    let packed = PackedTernary::pack(pool, ctx, spec, decode).unwrap();
+                    let packed = PackedTernary::pack(pool, ctx, spec, &decode).unwrap();
                     let mut row = vec![0.0; n_cols];
                     packed.decode_row(n_rows - 1, &mut row);
                     for (col, &value) in row.iter().enumerate() {
@@ -640,7 +640,7 @@ fn split_activations_are_as_precise_as_f32() {
             shape: Shape { n_rows, n_cols },
             scales: scales.clone(),
         };
-        let packed = PackedTernary::pack(pool, ctx, spec, |row: usize, out: &mut [i8]| {
+        let packed = PackedTernary::pack(pool, ctx, spec, &|row: usize, out: &mut [i8]| {
             out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
             Ok::<_, OutOfMemory>(())
         });

@@ -344,7 +344,7 @@ fn ternary(random: &mut Random, n_rows: usize, n_cols: usize, fill: Option<i8>) 
     };
     let (isa, threads) = (Isa::best(), &mut ThreadPool::new(1));
     let ctx = &mut ComputeContext::new(isa, threads);
-    let cpu = PackedTernary::pack(&pool, ctx, spec, decode).unwrap();
+    let cpu = PackedTernary::pack(&pool, ctx, spec, &decode).unwrap();
     let panels = Panels::ternary(n_rows, n_cols, 1);
     let mut chunks = vec![[0; 4]; panels.n_panels() * PANEL_ROWS * panels.n_chunks];
     let panel_len = PANEL_ROWS * panels.n_chunks;
@@ -468,7 +468,7 @@ fn products_with_group_scales_equal_those_of_the_cpu() {
         let pool = HybridMemoryPool::new();
         let (isa, threads) = (Isa::best(), &mut ThreadPool::new(1));
         let ctx = &mut ComputeContext::new(isa, threads);
-        let cpu = PackedTernary::pack(&pool, ctx, spec, decode).unwrap();
+        let cpu = PackedTernary::pack(&pool, ctx, spec, &decode).unwrap();
         // [panel][group][row of the panel]
         let mut packed = vec![0f32; n_rows.div_ceil(16) * 16 * n_groups];
         for (i, scale) in scales.iter().enumerate() {

@@ -181,7 +181,7 @@ impl Trits {
             self.decode(row, out);
             Ok::<_, OutOfMemory>(())
         };
-        PackedTernary::pack(&pool, ctx, spec, decode).unwrap()
+        PackedTernary::pack(&pool, ctx, spec, &decode).unwrap()
     }
 }
 

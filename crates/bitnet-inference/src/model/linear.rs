@@ -197,7 +197,7 @@ fn pack_rows(
         stored,
         see_row,
     };
-    let packed = PackedTernary::pack(ctx.pool, ctx.compute, spec, rows);
+    let packed = PackedTernary::pack(ctx.pool, ctx.compute, spec, &rows);
     checkpoint.release(name);
     Ok((packed?, all_zero.into_inner()))
 }

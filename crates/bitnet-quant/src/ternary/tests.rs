@@ -253,6 +253,8 @@ fn blocks_keep_scales_of_their_own() {
 
 #[test]
 fn copied_codes_are_those_that_are_decoded() {
+    use TernaryType::{I2S, I2SNeon, IQ2BN, TQ2_0};
+
     let mut copied = Vec::new();
     for ty in TernaryType::ALL {
         let (n_rows, n_cols) = (4, 512);
@@ -278,7 +280,6 @@ fn copied_codes_are_those_that_are_decoded() {
         }
     }
     copied.dedup();
-    use TernaryType::{I2S, I2SNeon, IQ2BN, TQ2_0};
     assert_eq!(copied, [I2S, I2SNeon, TQ2_0, IQ2BN]);
 }
 
