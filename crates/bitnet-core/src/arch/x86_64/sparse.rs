@@ -123,7 +123,12 @@ macro_rules! sparse_sums_by_madd {
                 }
 
                 #[inline(always)]
-                fn add_part(self, sums: &mut Self::Row, packed: Vector<Self>, acts: [Vector<Self>; 4]) {
+                fn add_part(
+                    self,
+                    sums: &mut Self::Row,
+                    packed: Vector<Self>,
+                    acts: [Vector<Self>; 4],
+                ) {
                     let codes = quarters_by_two(self, packed);
                     for q in 0..4 {
                         sums[q % 2] = self.add_i16(sums[q % 2], self.mul_u8_i8(codes[q], acts[q]));
@@ -139,12 +144,12 @@ macro_rules! sparse_sums_by_madd {
 
                 #[inline(always)]
                 fn add_columns(
-        self,
-        columns: ListedColumns<'_>,
-        part: usize,
-        sums: &mut TileSums,
-        ahead: &mut AheadSteps<'_, u16>,
-    ) {
+                    self,
+                    columns: ListedColumns<'_>,
+                    part: usize,
+                    sums: &mut TileSums,
+                    ahead: &mut AheadSteps<'_, u16>,
+                ) {
                     add_pairs(self, columns, part, sums, ahead);
                 }
             }
