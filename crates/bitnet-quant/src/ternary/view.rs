@@ -116,14 +116,15 @@ impl<'a> TernaryView<'a> {
         self.finite(scales, is_zero)
     }
 
-    /// Returns the scale of the first block; `None` if blocks have no scales. If all rows
-    /// [have it](Self::has_scale_of_first_block), and it is finite, it is what
+    /// Returns the scale of the first block; `None` if blocks have no scales, or there are no
+    /// blocks. If all rows [have it](Self::has_scale_of_first_block), and it is finite, it is what
     /// [`scales`](Self::scales) returns.
     pub fn scale_of_first_block(&self) -> Option<f32> {
         let ScalePlace::Block(at) = self.ty.layout().scale else {
             return None;
         };
-        Some(f16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]).to_f32())
+        let bytes = self.bytes.get(at..)?.first_chunk()?;
+        Some(f16::from_le_bytes(*bytes).to_f32())
     }
 
     /// Returns whether all blocks of a row have the scale of the first block of the matrix,
