@@ -448,7 +448,10 @@ mod tests {
 
     /// A file in TQ2_0; `scale(block, n_blocks)` are the bits of the scales of each matrix.
     fn with_scales(scale: impl Fn(usize, usize) -> u16) -> Checkpoint {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/families/trilm-tq2_0.gguf");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/data/families/trilm-tq2_0.gguf"
+        );
         let mut file = std::fs::read(path).unwrap();
         let checkpoint = Checkpoint::from_gguf_bytes(file.clone()).unwrap();
         for tensor in checkpoint.tensors() {
