@@ -7,7 +7,7 @@ use crate::isa::Isa;
 use crate::matmul::{Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
-use crate::panel::{COL_STEP, LinesAhead, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::shape::Shape;
 use crate::thread_pool::DisjointMut;
 
@@ -214,7 +214,6 @@ impl Panels for WithIsa<'_> {
                 acts: acts.view(),
                 first,
                 first_col: 0,
-                ahead: LinesAhead::NONE,
             };
             self.isa.int8_panel(operands, acc);
             dequantize(acts, first, acc, scales, &mut put);

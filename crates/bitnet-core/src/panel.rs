@@ -7,8 +7,6 @@
 
 use bytemuck::Zeroable;
 
-use crate::prefetch::prefetch;
-
 /// Rows per panel: the i32 lanes of a 512-bit register.
 pub(crate) const PANEL_ROWS: usize = 16;
 
@@ -74,21 +72,7 @@ pub(crate) struct Operands<'a> {
     /// The first column of the blocks: a multiple of [`COL_STEP`], and 0 unless the blocks
     /// are a part of a panel.
     pub(crate) first_col: usize,
-    /// Rows of another matrix that are prefetched meanwhile, some after every
-    /// [`AHEAD_BLOCKS`].
-    #[cfg_attr(
-        not(any(target_arch = "x86_64", target_arch = "aarch64")),
-        expect(dead_code, reason = "no kernel prefetches")
-    )]
-    pub(crate) ahead: LinesAhead<'a>,
 }
-
-/// See [`Operands::ahead`].
-#[cfg_attr(
-    not(any(target_arch = "x86_64", target_arch = "aarch64")),
-    expect(dead_code, reason = "no kernel prefetches")
-)]
-pub(crate) const AHEAD_BLOCKS: usize = 16;
 
 impl<'a> Operands<'a> {
     /// Splits the tokens of `acc` into tiles of `MAX`, .., 4, 2 and 1 tokens: powers of
@@ -113,88 +97,5 @@ impl<'a> Operands<'a> {
             operands.first += len;
             Some((tile_operands, tile))
         })
-    }
-}
-
-/// Lines that are prefetched while others are multiplied, some at a time, since a burst of
-/// prefetches waits for the memory.
-#[derive(Clone, Copy)]
-pub(crate) struct LinesAhead<'a, T = u32> {
-    pub(crate) lines: &'a [PackedBlock],
-    /// Rows or columns of `stride` lines.
-    pub(crate) list: &'a [T],
-    pub(crate) stride: usize,
-    /// The first lines of each that are prefetched.
-    pub(crate) n_lines: usize,
-}
-
-impl<T> LinesAhead<'_, T> {
-    pub(crate) const NONE: Self = Self {
-        lines: &[],
-        list: &[],
-        stride: 0,
-        n_lines: 0,
-    };
-}
-
-impl<'a, T: Copy + Into<u32>> LinesAhead<'a, T> {
-    /// Distributes the lines over so many steps.
-    #[cfg_attr(
-        not(any(target_arch = "x86_64", target_arch = "aarch64")),
-        expect(dead_code, reason = "no kernel prefetches")
-    )]
-    #[inline(always)]
-    pub(crate) fn over(self, n_steps: usize) -> AheadSteps<'a, T> {
-        AheadSteps {
-            rest: self,
-            n_done: 0,
-            n_all: self.list.len() * self.n_lines,
-            n_steps,
-            due: 0,
-        }
-    }
-
-    /// Prefetches all lines.
-    #[inline(always)]
-    pub(crate) fn prefetch(self) {
-        for &first in self.list {
-            for line in &self.lines[first.into() as usize * self.stride..][..self.n_lines] {
-                prefetch(line);
-            }
-        }
-    }
-}
-
-/// See [`LinesAhead::over`].
-#[cfg_attr(
-    not(any(target_arch = "x86_64", target_arch = "aarch64")),
-    expect(dead_code, reason = "no kernel prefetches")
-)]
-pub(crate) struct AheadSteps<'a, T = u32> {
-    rest: LinesAhead<'a, T>,
-    /// Lines of the first of the rest that are prefetched.
-    n_done: usize,
-    n_all: usize,
-    n_steps: usize,
-    /// The lines that are due, in units of 1 / `n_steps`.
-    due: usize,
-}
-
-impl<T: Copy + Into<u32>> AheadSteps<'_, T> {
-    /// Prefetches the lines of the next step.
-    #[inline(always)]
-    pub(crate) fn step(&mut self) {
-        self.due += self.n_all;
-        while self.due >= self.n_steps
-            && let Some((&first, list)) = self.rest.list.split_first()
-        {
-            self.due -= self.n_steps;
-            let LinesAhead { lines, stride, .. } = self.rest;
-            prefetch(&raw const lines[first.into() as usize * stride + self.n_done]);
-            self.n_done += 1;
-            if self.n_done == self.rest.n_lines {
-                (self.n_done, self.rest.list) = (0, list);
-            }
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! Operands of the kernels that read only some rows or columns of a ternary matrix.
 
-use crate::panel::{LINE_COLS, LinesAhead, PackedBlock, TILE_ROWS};
+use crate::panel::{LINE_COLS, PackedBlock, TILE_ROWS};
+use crate::prefetch::prefetch_l2;
 
 /// Some rows of a matrix in [`TernaryLayout::Rows`](crate::TernaryLayout::Rows), and the
 /// activations that they are multiplied by.
@@ -92,4 +93,79 @@ pub struct PartRead {
     pub total: usize,
     /// Pairs of a row or column and a token that were multiplied.
     pub products: usize,
+}
+
+/// Lines that are prefetched while others are multiplied, some at a time, since a burst of
+/// prefetches waits for the memory. Into the second-level cache, which has more loads in flight
+/// than the first.
+#[derive(Clone, Copy)]
+pub(crate) struct LinesAhead<'a, T = u32> {
+    pub(crate) lines: &'a [PackedBlock],
+    /// Rows or columns of `stride` lines.
+    pub(crate) list: &'a [T],
+    pub(crate) stride: usize,
+    /// The first lines of each that are prefetched.
+    pub(crate) n_lines: usize,
+}
+
+impl<'a, T: Copy + Into<u32>> LinesAhead<'a, T> {
+    /// Distributes the lines over so many steps.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "no kernel prefetches")
+    )]
+    #[inline(always)]
+    pub(crate) fn over(self, n_steps: usize) -> AheadSteps<'a, T> {
+        AheadSteps {
+            rest: self,
+            n_done: 0,
+            n_all: self.list.len() * self.n_lines,
+            n_steps,
+            due: 0,
+        }
+    }
+
+    /// Prefetches all lines.
+    #[inline(always)]
+    pub(crate) fn prefetch(self) {
+        for &first in self.list {
+            for line in &self.lines[first.into() as usize * self.stride..][..self.n_lines] {
+                prefetch_l2(line);
+            }
+        }
+    }
+}
+
+/// See [`LinesAhead::over`].
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "no kernel prefetches")
+)]
+pub(crate) struct AheadSteps<'a, T = u32> {
+    rest: LinesAhead<'a, T>,
+    /// Lines of the first of the rest that are prefetched.
+    n_done: usize,
+    n_all: usize,
+    n_steps: usize,
+    /// The lines that are due, in units of 1 / `n_steps`.
+    due: usize,
+}
+
+impl<T: Copy + Into<u32>> AheadSteps<'_, T> {
+    /// Prefetches the lines of the next step.
+    #[inline(always)]
+    pub(crate) fn step(&mut self) {
+        self.due += self.n_all;
+        while self.due >= self.n_steps
+            && let Some((&first, list)) = self.rest.list.split_first()
+        {
+            self.due -= self.n_steps;
+            let LinesAhead { lines, stride, .. } = self.rest;
+            prefetch_l2(&raw const lines[first.into() as usize * stride + self.n_done]);
+            self.n_done += 1;
+            if self.n_done == self.rest.n_lines {
+                (self.n_done, self.rest.list) = (0, list);
+            }
+        }
+    }
 }

@@ -35,7 +35,6 @@ impl Tier for Scalar {
             acts,
             first,
             first_col,
-            ahead: _,
         } = operands;
         for (i, sums) in acc.iter_mut().enumerate() {
             *sums = [0; PANEL_ROWS];

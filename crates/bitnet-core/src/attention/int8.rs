@@ -15,7 +15,7 @@ use crate::isa::Isa;
 use crate::lanes::{Lanes, WithSimd};
 use crate::matmul::MAX_TILE;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
-use crate::panel::{COL_STEP, LinesAhead, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::prefetch::prefetch;
 
 const _: () = assert!(TILE == PANEL_ROWS && BLOCK.is_multiple_of(COL_STEP));
@@ -206,7 +206,6 @@ impl Int8Block<'_> {
                 acts: queries.view(),
                 first: 0,
                 first_col: 0,
-                ahead: LinesAhead::NONE,
             };
             isa.int8_panel(operands, acc);
             isa.dispatch(ToScores {
@@ -268,7 +267,6 @@ impl BlockPass<'_, Int8Block<'_>, PackedBlock> {
                     acts: rows.view(),
                     first: i * MAX_TILE,
                     first_col: 0,
-                    ahead: LinesAhead::NONE,
                 };
                 isa.int8_panel(operands, acc);
             }

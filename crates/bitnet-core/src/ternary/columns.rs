@@ -14,9 +14,9 @@ use crate::isa::Isa;
 use crate::matmul::{CHUNK_BYTES, for_tiles};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::nonzero::Nonzero;
-use crate::panel::{COL_STEP, LinesAhead, Operands, PANEL_ROWS, PackedBlock, TILE_ROWS};
+use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock, TILE_ROWS};
 use crate::shape::Shape;
-use crate::sparse::{ListedColumns, PartRead, TileSums, row_of_code};
+use crate::sparse::{LinesAhead, ListedColumns, PartRead, TileSums, row_of_code};
 use crate::ternary_layout::{MAX_TILES, UNPACKED_BLOCKS};
 use crate::thread_pool::{DisjointMut, ThreadPool};
 
@@ -362,7 +362,6 @@ impl Product<'_> {
                     acts: self.acts.view(),
                     first,
                     first_col,
-                    ahead: LinesAhead::NONE,
                 };
                 self.isa.ternary_panel(operands, acc);
                 for (i, sums) in acc.iter().enumerate() {

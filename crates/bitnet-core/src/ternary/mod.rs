@@ -21,7 +21,7 @@ use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::matmul::{MAX_TILE, Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
-use crate::panel::{COL_STEP, LinesAhead, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::scales::Scales;
 use crate::shape::Shape;
 use crate::ternary_layout::{TernaryLayout, UNPACKED_BLOCKS};
@@ -307,7 +307,8 @@ impl PackedTernary {
             self.listed_matmul(ctx, acts, out);
             return;
         }
-        matmul(&WithIsa::new(self, ctx.isa), ctx.threads, acts, out);
+        let (weights, isa) = (self, ctx.isa);
+        matmul(&WithIsa { weights, isa }, ctx.threads, acts, out);
     }
 
     fn panel(&self, panel: usize) -> &[PackedBlock] {
@@ -479,22 +480,9 @@ fn keep_lowest<E>(lowest: &Mutex<Option<(usize, E)>>, row: usize, error: E) {
     }
 }
 
-#[derive(Clone, Copy)]
 struct WithIsa<'a> {
     weights: &'a PackedTernary,
     isa: Isa,
-    /// Rows that are prefetched meanwhile.
-    ahead: LinesAhead<'a>,
-}
-
-impl<'a> WithIsa<'a> {
-    fn new(weights: &'a PackedTernary, isa: Isa) -> Self {
-        Self {
-            weights,
-            isa,
-            ahead: LinesAhead::NONE,
-        }
-    }
 }
 
 impl Panels for WithIsa<'_> {
@@ -556,7 +544,6 @@ impl WithIsa<'_> {
                 acts: acts.view(),
                 first,
                 first_col: 0,
-                ahead: self.ahead,
             };
             match layout {
                 TernaryLayout::Base3 => self.isa.base3_panel(operands, acc),
@@ -632,7 +619,6 @@ impl WithIsa<'_> {
                     acts: acts.view(),
                     first,
                     first_col,
-                    ahead: self.ahead,
                 };
                 self.isa.ternary_panel(operands, acc);
                 for (i, sums) in acc.iter_mut().enumerate() {

@@ -11,17 +11,13 @@ use crate::compute_context::ComputeContext;
 use crate::matmul::Panels;
 use crate::operation::{Operation, lap};
 use crate::ops;
-use crate::panel::{COL_STEP, LINE_COLS, LinesAhead, PANEL_ROWS, PackedBlock};
-use crate::sparse::{ListedRows, PartRead};
+use crate::panel::{COL_STEP, LINE_COLS, PANEL_ROWS, PackedBlock};
+use crate::sparse::{LinesAhead, ListedRows, PartRead};
 use crate::ternary_layout::TernaryLayout;
 use crate::thread_pool::DisjointMut;
 
 /// Rows that a thread computes at a time: the bits of a mask of the rows of a token.
 const GROUP_ROWS: usize = u64::BITS as usize;
-
-/// The part of the rows of a group that are prefetched while those of the group before are
-/// multiplied, about its share of the time; the others, while the next gates are computed.
-const FINISH_SHARE: usize = 4;
 
 /// Half cycles of the kernels, by AVX-512 VNNI; the ratios of the other tiers are similar.
 /// They are weighed for several tokens, where the weights are in the cache.
@@ -182,14 +178,14 @@ impl PackedTernary {
         assert_eq!(out.len(), n_tokens * n_rows, "out is [n_tokens, n_rows]");
         let (rows_read, products) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let pair = Pair {
-            gate: WithIsa::new(gate, isa),
-            up: WithIsa::new(up, isa),
+            gate: WithIsa { weights: gate, isa },
+            up: WithIsa { weights: up, isa },
             acts,
         };
         let out = DisjointMut(out.as_mut_ptr());
         let n_groups = n_rows.div_ceil(GROUP_ROWS);
-        // One token: many groups a chunk, since the rows of its last group are prefetched
-        // with nothing else to compute.
+        // One token: many groups a chunk, since nothing is computed while the rows of its
+        // first group are prefetched.
         let groups_per_chunk = match n_tokens {
             1 => n_groups.div_ceil(4 * ctx.threads.n_threads()).max(1),
             _ => 1,
@@ -262,31 +258,28 @@ impl Listed {
 impl Pair<'_> {
     /// Computes some groups for one token; `out(group)` returns the results of a group.
     fn one_token<'o>(&self, groups: Range<usize>, out: impl Fn(usize) -> &'o mut [f32]) -> Counts {
-        let mut n_listed = 0;
-        let mut listed = [Listed::NONE; 2];
-        // The rows of the last group that are not yet prefetched.
-        let mut first_ahead = 0;
         for group in groups.clone() {
-            let [this, last] = &mut listed;
-            let ahead = &last.rows[first_ahead..last.len];
-            self.gates(group, |_| out(group), ahead);
-            let mask = self.up.isa.vectorize(Positive(out(group)));
-            this.set(group, mask);
-            n_listed += this.len;
-            lap(Operation::FindNonzero);
-            first_ahead = 0;
-            if group > groups.start {
-                first_ahead = (this.len / FINISH_SHARE).min(last.len);
-                let ahead = &this.rows[..first_ahead];
-                self.finish(group - 1, 0, (last, ahead), out(group - 1));
-            }
-            listed.swap(0, 1);
+            self.gates(group, |_| out(group));
         }
-        if let Some(last) = groups.last() {
-            let list = &listed[1];
-            self.rows_ahead(&list.rows[first_ahead..list.len])
-                .prefetch();
-            self.finish(last, 0, (list, &[]), out(last));
+        let mut n_listed = 0;
+        // Of this group and the next one, whose rows are prefetched meanwhile.
+        let mut listed = [Listed::NONE; 2];
+        let list = |listed: &mut Listed, group: usize| {
+            if groups.contains(&group) {
+                listed.set(group, self.up.isa.vectorize(Positive(out(group))));
+            } else {
+                listed.len = 0;
+            }
+            lap(Operation::FindNonzero);
+        };
+        list(&mut listed[1], groups.start);
+        self.rows_ahead(&listed[1]).prefetch();
+        for group in groups.clone() {
+            listed.swap(0, 1);
+            let [this, next] = &mut listed;
+            list(next, group + 1);
+            n_listed += this.len;
+            self.finish(group, 0, [this, next], out(group));
         }
         Counts {
             rows_read: n_listed,
@@ -300,7 +293,7 @@ impl Pair<'_> {
         let (isa, n_tokens) = (up.isa, acts.n_rows());
         let first = group * GROUP_ROWS;
         let len = GROUP_ROWS.min(up.weights.n_rows - first);
-        self.gates(group, &out, &[]);
+        self.gates(group, &out);
         let mask = |token: usize| isa.vectorize(Positive(out(token)));
         let (mut union, mut products) = (0u64, 0);
         for token in 0..n_tokens {
@@ -327,7 +320,7 @@ impl Pair<'_> {
         let mut listed = Listed::NONE;
         for token in 0..n_tokens {
             listed.set(group, mask(token));
-            self.finish(group, token, (&listed, &[]), out(token));
+            self.finish(group, token, [&listed, &Listed::NONE], out(token));
         }
         Counts {
             rows_read: union.count_ones() as usize,
@@ -335,20 +328,14 @@ impl Pair<'_> {
         }
     }
 
-    /// Writes the gates of a group to `out(token)`, and prefetches rows of up meanwhile.
+    /// Writes the gates of a group to `out(token)`.
     #[inline(always)]
-    fn gates<'o>(&self, group: usize, out: impl Fn(usize) -> &'o mut [f32], ahead: &[u32]) {
+    fn gates<'o>(&self, group: usize, out: impl Fn(usize) -> &'o mut [f32]) {
         let first = group * GROUP_ROWS;
         let len = GROUP_ROWS.min(self.up.weights.n_rows - first);
-        let n_panels = len.div_ceil(PANEL_ROWS);
-        let start = |panel: usize| panel * ahead.len() / n_panels;
-        for (i, row) in (0..len).step_by(PANEL_ROWS).enumerate() {
+        for row in (0..len).step_by(PANEL_ROWS) {
             let panel = (first + row) / PANEL_ROWS;
-            let gate = WithIsa {
-                ahead: self.rows_ahead(&ahead[start(i)..start(i + 1)]),
-                ..self.gate
-            };
-            gate.products(panel, self.acts, |token, gates| {
+            self.gate.products(panel, self.acts, |token, gates| {
                 let out = &mut out(token)[row..];
                 match out.first_chunk_mut() {
                     // All panels but the last: without a call of `memcpy`.
@@ -362,13 +349,7 @@ impl Pair<'_> {
 
     /// Computes the listed rows of up for a token, and multiplies them by the gates.
     /// Prefetches other rows meanwhile.
-    fn finish(
-        &self,
-        group: usize,
-        token: usize,
-        (listed, ahead): (&Listed, &[u32]),
-        gates: &mut [f32],
-    ) {
+    fn finish(&self, group: usize, token: usize, [listed, ahead]: [&Listed; 2], gates: &mut [f32]) {
         let Self { up, acts, .. } = self;
         let weights = up.weights;
         let rows = ListedRows {
@@ -394,10 +375,10 @@ impl Pair<'_> {
         lap(Operation::Up);
     }
 
-    fn rows_ahead<'r>(&'r self, list: &'r [u32]) -> LinesAhead<'r> {
+    fn rows_ahead<'r>(&'r self, listed: &'r Listed) -> LinesAhead<'r> {
         LinesAhead {
             lines: &self.up.weights.blocks,
-            list,
+            list: &listed.rows[..listed.len],
             stride: self.up.weights.n_cols / LINE_COLS,
             n_lines: self.up.weights.n_cols / LINE_COLS,
         }

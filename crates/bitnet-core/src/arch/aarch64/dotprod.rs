@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use super::{Int8, Neon, Ternary, Weights, rows, sparse};
 use crate::arch::{Tier, prefetch_ahead};
-use crate::panel::{AHEAD_BLOCKS, Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 /// A processor with the dot product extension.
@@ -144,12 +144,8 @@ fn tile<W: Weights, const N: usize, const CHAINS: usize>(
     let blocks = operands.blocks;
     let rows = rows::<N>(operands, COL_STEP * (blocks.len() / W::BLOCKS));
     let mut sums: Sums<N, CHAINS> = [[[Neon.zero_i32(); CHAINS]; PANEL_ROWS / 4]; N];
-    let mut ahead = (operands.ahead).over(blocks.len().div_ceil(AHEAD_BLOCKS));
     for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
         prefetch_ahead(blocks);
-        if step.is_multiple_of(AHEAD_BLOCKS / W::BLOCKS) {
-            ahead.step();
-        }
         let mut acts = [Neon.splat_i8(0); N];
         for t in 0..N {
             // SAFETY: the rows have 16 columns per step, as `rows` has checked.

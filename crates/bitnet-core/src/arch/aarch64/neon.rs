@@ -12,7 +12,7 @@ use std::hint::black_box;
 
 use super::{Int8, Ternary, Weights, rows, sparse};
 use crate::arch::{IsaLevel, Tier, prefetch_ahead};
-use crate::panel::{AHEAD_BLOCKS, Acc, COL_STEP, Operands, PackedBlock};
+use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 /// Any ARM64 processor: NEON is in the baseline.
@@ -212,14 +212,10 @@ fn tile<W: Weights, const N: usize>(operands: Operands<'_>, half: usize, acc: &m
     let neon = Neon;
     let mut sums = [[[neon.zero_i32(); 2]; 2]; N];
     let mut pairs: Pairs<N> = [[[neon.zero_i16(); 2]; 2]; N];
-    let mut ahead = (operands.ahead).over(blocks.len().div_ceil(AHEAD_BLOCKS));
     for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
         // The other half reads the same blocks.
         if half == 0 {
             prefetch_ahead(blocks);
-            if step.is_multiple_of(AHEAD_BLOCKS / W::BLOCKS) {
-                ahead.step();
-            }
         }
         let col = COL_STEP * step;
         // SAFETY: the rows have 16 columns per step, as `rows` has checked.

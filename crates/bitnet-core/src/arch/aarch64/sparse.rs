@@ -3,8 +3,8 @@
 use std::arch::aarch64::{int8x16_t, int16x8_t, int32x4_t};
 
 use super::{Dotprod, Neon};
-use crate::panel::{AheadSteps, LINE_COLS, PackedBlock, TILE_ROWS};
-use crate::sparse::{ListedColumns, ListedRows, TileSums};
+use crate::panel::{LINE_COLS, PackedBlock, TILE_ROWS};
+use crate::sparse::{AheadSteps, ListedColumns, ListedRows, TileSums};
 
 /// The sums of products of listed rows and columns.
 pub(super) trait SparseSums: Copy {

@@ -115,7 +115,7 @@ mod tests {
     use crate::isa::Isa;
     use crate::lanes::Scalar;
     use crate::memory::HybridMemoryPool;
-    use crate::panel::{LinesAhead, PANEL_ROWS, PackedBlock};
+    use crate::panel::{PANEL_ROWS, PackedBlock};
 
     define_isa!(
         /// A processor with the same instruction in AVX-512: its tiles differ from those of
@@ -161,7 +161,6 @@ mod tests {
                         acts: acts.view(),
                         first: 0,
                         first_col: 0,
-                        ahead: LinesAhead::NONE,
                     };
                     let mut expected = vec![[0; PANEL_ROWS]; n_tokens];
                     let mut sums = vec![[i32::MIN; PANEL_ROWS]; n_tokens];

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use super::row_lanes::{RowLanes, assert_parts};
 use super::{prefetch_ahead, rows};
 use crate::arch::NullaryFnOnce;
-use crate::panel::{AHEAD_BLOCKS, Acc, COL_STEP, Operands};
+use crate::panel::{Acc, COL_STEP, Operands};
 
 /// A weight type.
 pub(super) trait Weights: Copy {
@@ -31,7 +31,6 @@ pub(super) struct Ternary;
 /// overflow.
 const I16_BLOCKS: usize = 16;
 
-const _: () = assert!(I16_BLOCKS == AHEAD_BLOCKS);
 const _: () = assert!(I16_BLOCKS * 4 * 508 <= i16::MAX as usize);
 
 impl Weights for Ternary {
@@ -46,9 +45,7 @@ impl Weights for Ternary {
         let rows = rows::<N>(operands, COL_STEP * blocks.len());
         let ones = lanes.splat_i16(1);
         let mut sums = [[lanes.zero(); PARTS]; N];
-        let mut ahead = (operands.ahead).over(blocks.len().div_ceil(I16_BLOCKS));
         for (chunk, blocks) in blocks.chunks(I16_BLOCKS).enumerate() {
-            ahead.step();
             let mut pairs = [[lanes.zero(); PARTS]; N];
             for (b, block) in blocks.iter().enumerate() {
                 prefetch_ahead(std::slice::from_ref(block));

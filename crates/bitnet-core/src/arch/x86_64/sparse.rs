@@ -15,8 +15,8 @@ use super::row_lanes::RowLanes;
 use super::vnni::Vnni;
 use super::{Avx2, Avx512bw, IsaLevel};
 use crate::arch::NullaryFnOnce;
-use crate::panel::{AheadSteps, LINE_COLS, PackedBlock, TILE_ROWS};
-use crate::sparse::{ListedColumns, ListedRows, TileSums};
+use crate::panel::{LINE_COLS, PackedBlock, TILE_ROWS};
+use crate::sparse::{AheadSteps, ListedColumns, ListedRows, TileSums};
 
 /// The sums of products of listed rows and columns.
 pub(super) trait SparseSums: IsaLevel {

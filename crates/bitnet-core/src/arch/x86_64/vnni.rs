@@ -6,7 +6,7 @@ use std::hint::black_box;
 use super::row_lanes::{RowLanes, assert_parts};
 use super::{IsaLevel, prefetch_ahead, rows};
 use crate::arch::NullaryFnOnce;
-use crate::panel::{AHEAD_BLOCKS, Acc, COL_STEP, Operands, PackedBlock};
+use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 /// An instruction set with `vpdpbusd`.
 pub(super) trait Vnni: IsaLevel {
@@ -216,12 +216,8 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
         let n_steps = blocks.len() / W::BLOCKS;
         let rows = rows::<N>(self.operands, 4 * W::QUADS * n_steps);
         let mut sums = [[[lanes.zero(); CHAINS]; PARTS]; N];
-        let mut ahead = (self.operands.ahead).over(blocks.len().div_ceil(AHEAD_BLOCKS));
         for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
             prefetch_ahead(blocks);
-            if step.is_multiple_of(AHEAD_BLOCKS / W::BLOCKS) {
-                ahead.step();
-            }
             let StepCols { col, fifth } = W::cols(step);
             // SAFETY: every step has four columns per operand, and these are distinct, so
             // all are below the product that `rows` has checked.
