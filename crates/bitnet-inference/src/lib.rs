@@ -22,6 +22,7 @@
 
 #[cfg(feature = "builtin-model")]
 pub mod builtin;
+mod cache_folder;
 mod chat;
 mod chooser;
 mod clock;

@@ -5,14 +5,13 @@
 //! share a folder. A file is complete when it gets its name, and is checked when it is read.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
 
 use bitnet_core::KvPage;
 use twox_hash::XxHash3_128;
 
+use crate::cache_folder::CacheFolder;
 use crate::engine::Engine;
 use crate::kv_cache::SequenceError;
 use crate::kv_cache::page_file::{PageFileError, PageHead, file_len};
@@ -21,15 +20,11 @@ use crate::kv_cache::page_file::{PageFileError, PageHead, file_len};
 const MIN_PAGES: usize = 2;
 /// Changes whenever other bits are computed or stored for the same model.
 const VERSION: u32 = 1;
-const TEMPORARY: &str = ".page-";
-/// A temporary file that was not written to for so long has no process any more.
-const ABANDONED: Duration = Duration::from_hours(1);
 
 /// A folder of saved pages, for the engine of one model.
 #[derive(Debug)]
 pub struct PageStore {
-    folder: PathBuf,
-    max_bytes: u64,
+    folder: CacheFolder,
     model: u128,
     /// Files that are damaged, or may be; they are written again.
     damaged: HashSet<u128>,
@@ -57,15 +52,6 @@ impl PageStore {
     ///
     /// Returns an error if the folder cannot be made or read.
     pub fn open(folder: &Path, max_bytes: u64, weights: &str, engine: &Engine) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let is_temporary = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
-            if is_temporary && age(&entry).is_some_and(|age| age > ABANDONED) {
-                // Another process may have removed it.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
         let model = format!(
             "{VERSION} {} {weights} {:?} {}",
             env!("CARGO_PKG_VERSION"),
@@ -73,8 +59,7 @@ impl PageStore {
             engine.kv_identity(),
         );
         Ok(Self {
-            folder: folder.to_owned(),
-            max_bytes,
+            folder: CacheFolder::open(folder, "kv", max_bytes)?,
             model: XxHash3_128::oneshot(model.as_bytes()),
             damaged: HashSet::new(),
             notes: Vec::new(),
@@ -88,7 +73,7 @@ impl PageStore {
     ///
     /// Returns an error if the page cannot be written; there is no file of it then.
     pub fn save_one(&mut self, engine: &mut Engine, sequences: &[usize]) -> io::Result<bool> {
-        if file_len(engine.kv_usage().page_bytes) > self.max_bytes {
+        if file_len(engine.kv_usage().page_bytes) > self.folder.max_bytes() {
             return Ok(false);
         }
         for &sequence in sequences {
@@ -97,14 +82,16 @@ impl PageStore {
             if chain.len() < MIN_PAGES {
                 continue;
             }
-            let missing = |id: &u128| self.damaged.contains(id) || !self.path(*id).exists();
+            let missing = |id: &u128| self.damaged.contains(id) || !self.folder.file(*id).exists();
             let Some(index) = chain.iter().position(|(id, _)| missing(id)) else {
                 continue;
             };
             let (id, head) = chain[index];
             let page = engine.kv_page(sequence, index);
-            self.write(id, &head.file(&page.map_err(io::Error::other)?))?;
-            self.touch(chain[..=index].iter().map(|(id, _)| *id));
+            let file = head.file(&page.map_err(io::Error::other)?);
+            let n_bytes = file.len() as u64;
+            self.folder.make(id, n_bytes, |new| new.write_all(&file))?;
+            self.folder.touch(chain[..=index].iter().map(|(id, _)| *id));
             self.damaged.remove(&id);
             return Ok(true);
         }
@@ -128,7 +115,8 @@ impl PageStore {
         let n_whole = chain.len();
         let whole = &prompt[..n_whole * KvPage::POSITIONS];
         let n_known = engine.kv.n_pages_of(whole);
-        let is_there = |(id, _): &(u128, _)| !self.damaged.contains(id) && self.path(*id).exists();
+        let is_there =
+            |(id, _): &(u128, _)| !self.damaged.contains(id) && self.folder.file(*id).exists();
         let n_files = chain[n_known..].iter().take_while(|page| is_there(page));
         let n_pages = n_known + n_files.count();
         if n_pages == n_known || n_pages > engine.plan().context_len / KvPage::POSITIONS {
@@ -140,7 +128,7 @@ impl PageStore {
         let page_bytes = engine.kv_usage().page_bytes;
         let restored = engine.kv.restore(tokens, |index| {
             let (id, head) = chain[index];
-            match head.read(&self.path(id), page_bytes) {
+            match head.read(&self.folder.file(id), page_bytes) {
                 Ok(page) => {
                     n_read += 1;
                     Some(page)
@@ -155,7 +143,8 @@ impl PageStore {
             let ids = chain[n_known + n_read..].iter().map(|(id, _)| *id);
             self.note(&ids.collect::<Vec<_>>(), &error);
         }
-        self.touch(chain[..n_known + n_read].iter().map(|(id, _)| *id));
+        self.folder
+            .touch(chain[..n_known + n_read].iter().map(|(id, _)| *id));
         Ok(restored?.map(|sequence| Restored {
             sequence,
             n_pages: n_read,
@@ -170,7 +159,7 @@ impl PageStore {
     /// Notes why the first of these files is not used. Those behind it are written again with
     /// it: nobody has read them, and what damaged one may have damaged all.
     fn note(&mut self, ids: &[u128], error: &PageFileError) {
-        let path = self.path(ids[0]);
+        let path = self.folder.file(ids[0]);
         if matches!(error, PageFileError::Read(error) if error.kind() == io::ErrorKind::NotFound) {
             // Another process has removed it.
             return;
@@ -195,76 +184,12 @@ impl PageStore {
         };
         pages.map(page).collect()
     }
-
-    fn path(&self, id: u128) -> PathBuf {
-        self.folder.join(format!("{id:032x}.kv"))
-    }
-
-    /// Writes the file of a page, after others have made room for it.
-    fn write(&self, id: u128, bytes: &[u8]) -> io::Result<()> {
-        self.make_room(bytes.len() as u64)?;
-        let mut file = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .tempfile_in(&self.folder)?;
-        file.write_all(bytes)?;
-        file.persist(self.path(id))?;
-        Ok(())
-    }
-
-    /// Marks pages as used now: a page before those after it, so that none is removed before
-    /// those that need it.
-    fn touch(&self, ids: impl DoubleEndedIterator<Item = u128>) {
-        let mut now = SystemTime::now();
-        for id in ids.rev() {
-            // Another process may have removed it.
-            let file = File::options().append(true).open(self.path(id));
-            let _ = file.and_then(|file| file.set_modified(now));
-            now += Duration::from_micros(1);
-        }
-    }
-
-    /// Removes the pages not used for longest, until so many bytes more are within the limit.
-    fn make_room(&self, n_bytes: u64) -> io::Result<()> {
-        let mut pages = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let metadata = entry.metadata();
-            if let (true, Ok(metadata)) = (is_page(&entry.path()), metadata) {
-                pages.push((metadata.modified()?, metadata.len(), entry.path()));
-            }
-        }
-        let mut total: u64 = pages.iter().map(|(_, len, _)| len).sum();
-        pages.sort_unstable();
-        for (_, len, path) in pages {
-            if total.saturating_add(n_bytes) <= self.max_bytes {
-                break;
-            }
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => total -= len,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Returns whether a path is the file of a page.
-fn is_page(path: &Path) -> bool {
-    let is_digits = |name: &str| name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    path.extension().is_some_and(|end| end == "kv")
-        && path
-            .file_stem()
-            .and_then(|name| name.to_str())
-            .is_some_and(is_digits)
-}
-
-/// Returns the time since a file was changed.
-fn age(entry: &fs::DirEntry) -> Option<Duration> {
-    entry.metadata().ok()?.modified().ok()?.elapsed().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     use bitnet_core::{ComputeContext, HybridMemoryPool, KvPrecision, ThreadPool};
@@ -451,7 +376,8 @@ mod tests {
         let (sequence, expected, _) = compute(&mut engine, &prompt);
         let mut store = PageStore::open(folder.path(), LIMIT, "a", &engine).unwrap();
         save(&mut store, &mut engine, &[sequence]);
-        let path = |store: &PageStore, index: usize| store.path(store.chain(&prompt)[index].0);
+        let path =
+            |store: &PageStore, index: usize| store.folder.file(store.chain(&prompt)[index].0);
         let whole = fs::read(path(&store, 1)).unwrap();
         let mut random = 1_u64;
         let mut below = |n: usize| {
