@@ -7,6 +7,9 @@ use crate::panel::PackedBlock;
 /// Trits per byte.
 const TRITS: usize = 5;
 
+/// Five zeros.
+pub(crate) const ZEROS: u8 = 0;
+
 /// Columns per group of four blocks.
 pub(crate) const GROUP_COLS: usize = 80;
 

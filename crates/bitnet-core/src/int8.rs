@@ -1,11 +1,14 @@
 //! Packed int8 matrices, such as the quantized output head.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::activations::Int8Rows;
 use crate::arch::NullaryFnOnce;
 use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::matmul::{Panels, dequantize, for_tiles, matmul};
-use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::memory::{Buffer, Category, FixedBytes, HybridMemoryPool, OutOfMemory, ReadOnly};
 use crate::ops;
 use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::shape::Shape;
@@ -20,11 +23,23 @@ pub(crate) const BLOCK_COLS: usize = 4;
 /// 64-byte blocks of four columns; byte `4r + j` of a block is row r, column j.
 #[derive(Debug)]
 pub struct PackedInt8 {
-    blocks: Buffer<PackedBlock>,
+    blocks: ReadOnly<PackedBlock>,
     /// One per row, zero for the padding rows of the last panel.
-    scales: Buffer<f32>,
+    scales: ReadOnly<f32>,
     n_rows: usize,
     n_cols: usize,
+}
+
+/// A packed int8 matrix in parts, whose arrays are of type `B`: bytes, or where they are. The
+/// arrays are as [`PackedInt8`] specifies them, in the byte order of this machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Int8Parts<B> {
+    /// The shape.
+    pub shape: Shape,
+    /// The weights.
+    pub blocks: B,
+    /// The scales of the rows of all panels, sixteen each.
+    pub scales: B,
 }
 
 impl PackedInt8 {
@@ -87,8 +102,8 @@ impl PackedInt8 {
             },
         );
         Ok(Self {
-            blocks,
-            scales,
+            blocks: blocks.into(),
+            scales: scales.into(),
             n_rows,
             n_cols,
         })
@@ -114,6 +129,51 @@ impl PackedInt8 {
     /// Returns the bytes of the weights and scales.
     pub fn n_bytes(&self) -> usize {
         size_of_val(&*self.blocks) + size_of_val(&*self.scales)
+    }
+
+    /// Returns the parts of the matrix.
+    pub fn parts(&self) -> Int8Parts<&[u8]> {
+        Int8Parts {
+            shape: Shape {
+                n_rows: self.n_rows,
+                n_cols: self.n_cols,
+            },
+            blocks: bytemuck::cast_slice(&self.blocks),
+            scales: bytemuck::cast_slice(&self.scales),
+        }
+    }
+
+    /// Returns a matrix whose arrays are in these ranges of `bytes`, as [`parts`](Self::parts)
+    /// returned them; `None` if there is no such matrix.
+    pub fn from_parts(bytes: &Arc<dyn FixedBytes>, parts: Int8Parts<Range<usize>>) -> Option<Self> {
+        let Shape { n_rows, n_cols } = parts.shape;
+        let blocks = ReadOnly::<PackedBlock>::in_bytes(bytes, parts.blocks)?;
+        let scales = ReadOnly::<f32>::in_bytes(bytes, parts.scales)?;
+        let n_panels = n_rows.div_ceil(PANEL_ROWS);
+        let is_whole = n_cols <= Self::MAX_COLS
+            && Some(blocks.len()) == n_panels.checked_mul(blocks_per_panel(n_cols))
+            && Some(scales.len()) == n_panels.checked_mul(PANEL_ROWS);
+        is_whole.then_some(Self {
+            blocks,
+            scales,
+            n_rows,
+            n_cols,
+        })
+    }
+
+    /// Returns the bytes of [`n_bytes`](Self::n_bytes) that are not in the pool, see
+    /// [`from_parts`](Self::from_parts).
+    pub fn n_shared_bytes(&self) -> usize {
+        if self.blocks.is_shared() {
+            self.n_bytes()
+        } else {
+            0
+        }
+    }
+
+    /// Returns whether all weights are zero.
+    pub fn is_zero(&self) -> bool {
+        self.scales.iter().all(|scale| *scale == 0.0)
     }
 
     /// Computes

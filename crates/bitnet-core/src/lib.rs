@@ -46,7 +46,7 @@ pub use attention::{
 };
 pub use compute_context::ComputeContext;
 pub use dense::matmul_rows;
-pub use int8::PackedInt8;
+pub use int8::{Int8Parts, PackedInt8};
 pub use isa::{Isa, IsaError};
 pub use memory::{HybridMemoryPool, OutOfMemory};
 pub use operation::{Operation, OperationTimes, lap, record_operations};
@@ -56,7 +56,9 @@ pub use sparse::PartRead;
 pub use ternary_layout::TernaryLayout;
 pub use top_k_matmul::{TopKOperands, TopKScratch, top_k_matmul};
 
-pub use ternary::{CodeRuns, PackedTernary, RunLen, TernaryRows, TernarySpec};
+pub use ternary::{
+    CodeRuns, PackedTernary, RunLen, ScaleParts, TernaryParts, TernaryRows, TernarySpec,
+};
 pub use thread_pool::{PinError, ThreadPool};
 #[cfg(all(target_family = "wasm", target_feature = "atomics"))]
 pub use thread_pool::{lend_thread, n_lent_threads};

@@ -5,7 +5,7 @@
 //! tile: the integer dot products of sixteen rows are in sixteen lanes, so no horizontal
 //! sum is needed.
 
-use bytemuck::Zeroable;
+use bytemuck::{Pod, Zeroable};
 
 /// Rows per panel: the i32 lanes of a 512-bit register.
 pub(crate) const PANEL_ROWS: usize = 16;
@@ -29,6 +29,8 @@ const _: () = assert!(size_of::<PackedBlock>() == 64);
 
 // SAFETY: bytes, for which zero is valid.
 unsafe impl Zeroable for PackedBlock {}
+// SAFETY: bytes, as many as its alignment, so without padding.
+unsafe impl Pod for PackedBlock {}
 
 impl PackedBlock {
     pub(crate) const ZERO: Self = Self([0; 64]);

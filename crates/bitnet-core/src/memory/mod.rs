@@ -26,6 +26,7 @@ mod block;
 mod device;
 mod extents;
 mod pool;
+mod read_only;
 #[cfg(test)]
 mod tests;
 mod tracking;
@@ -33,6 +34,7 @@ mod tracking;
 pub use block::{Block, Buffer};
 pub use device::DeviceAllocator;
 pub use pool::{Counted, DeviceId, HybridMemoryPool};
+pub use read_only::{FixedBytes, ReadOnly};
 pub use tracking::{Amount, Category, Usage};
 
 /// The alignment of every block in bytes: a cache line, and the widest SIMD register.

@@ -3,6 +3,7 @@
 mod code_runs;
 mod columns;
 mod fastest_layout;
+mod parts;
 mod rows;
 mod scales;
 
@@ -10,6 +11,7 @@ use std::sync::Mutex;
 
 use code_runs::Transpose;
 pub use code_runs::{CodeRuns, RunLen, TernaryRows};
+pub use parts::{ScaleParts, TernaryParts};
 use scales::{AddGroup, PackedScales};
 
 use crate::activations::{Int8Rows, SUM_COLS};
@@ -20,7 +22,7 @@ use crate::base3;
 use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::matmul::{MAX_TILE, Panels, dequantize, for_tiles, matmul};
-use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory, ReadOnly};
 use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::scales::Scales;
 use crate::shape::Shape;
@@ -73,7 +75,7 @@ use crate::ternary_layout::{TernaryLayout, UNPACKED_BLOCKS};
 /// Rows and columns are zero-padded to whole blocks.
 #[derive(Debug)]
 pub struct PackedTernary {
-    blocks: Buffer<PackedBlock>,
+    blocks: ReadOnly<PackedBlock>,
     layout: TernaryLayout,
     n_rows: usize,
     n_cols: usize,
@@ -166,7 +168,7 @@ impl PackedTernary {
         match first_error.into_inner().expect("no holder panics") {
             Some((_, error)) => Err(error),
             None => Ok(Self {
-                blocks,
+                blocks: blocks.into(),
                 layout,
                 n_rows,
                 n_cols,
@@ -280,7 +282,7 @@ impl PackedTernary {
         // Not zeros, which the system might back with a single page.
         blocks.fill(PackedBlock([0x55; 64]));
         Ok(Self {
-            blocks,
+            blocks: blocks.into(),
             layout,
             n_rows: n_panels * PANEL_ROWS,
             n_cols: N_COLS,

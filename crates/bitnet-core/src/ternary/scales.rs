@@ -2,7 +2,7 @@
 
 use crate::activations::{EXACT_PARTS, PART_RADIX};
 use crate::lanes::{Lanes, WIDTH, WithSimd};
-use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::memory::{Category, HybridMemoryPool, OutOfMemory, ReadOnly};
 use crate::panel::{Acc, PANEL_ROWS};
 use crate::scales::Scales;
 
@@ -11,11 +11,11 @@ use crate::scales::Scales;
 pub(super) enum PackedScales {
     Tensor(f32),
     /// `[n_panels]`
-    Rows(Buffer<[f32; PANEL_ROWS]>),
+    Rows(ReadOnly<[f32; PANEL_ROWS]>),
     /// `[n_panels, n_cols / len]`
     Groups {
         len: usize,
-        values: Buffer<[f32; PANEL_ROWS]>,
+        values: ReadOnly<[f32; PANEL_ROWS]>,
     },
 }
 
@@ -43,7 +43,7 @@ impl PackedScales {
                     packed[row % PANEL_ROWS] = value;
                 }
             }
-            Ok(packed)
+            Ok(packed.into())
         };
         Ok(match scales {
             Scales::Tensor(scale) => Self::Tensor(*scale),
