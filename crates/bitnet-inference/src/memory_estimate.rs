@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bitnet_core::{Isa, KvPrecision, PackedInt8, PackedTernary, Scales, Shape, TernaryLayout};
+use bitnet_core::{Isa, KvPrecision, PackedInt8, PackedTernary, Scales, TernaryLayout};
 
 use crate::format::checkpoint::Checkpoint;
 use crate::format::tensor::Encoding;
@@ -58,24 +58,54 @@ impl MemoryEstimate {
 /// Returns the bytes of all weights in the largest layout that may be selected. Excludes the
 /// output matrix and a dense embedding, of which single rows are read from the file.
 pub(crate) fn weight_bytes(checkpoint: &Checkpoint, isa: Isa) -> usize {
+    in_largest_layout(checkpoint, isa, stored_scales)
+}
+
+/// Returns at least [`weight_bytes`], and does not read the scales, which are spread over the
+/// whole file.
+pub(crate) fn max_weight_bytes(checkpoint: &Checkpoint, isa: Isa) -> usize {
+    in_largest_layout(checkpoint, isa, most_scales)
+}
+
+/// Returns the scales of a ternary tensor; their values do not matter here.
+type ScalesOf = fn(&Checkpoint, &str) -> Scales;
+
+fn stored_scales(checkpoint: &Checkpoint, name: &str) -> Scales {
+    // Invalid scales are an error at load.
+    (checkpoint.trits(name)).map_or(Scales::Tensor(1.0), |(_, scales)| scales)
+}
+
+/// Returns as many scales as the encoding may have.
+fn most_scales(checkpoint: &Checkpoint, name: &str) -> Scales {
+    let values = Vec::new();
+    match checkpoint.tensor(name).encoding {
+        Encoding::Ternary(ty) => match ty.group_len() {
+            Some(len) => Scales::Groups { len, values },
+            None => Scales::Rows(values),
+        },
+        Encoding::Dense(_) | Encoding::Masters(_) => Scales::Tensor(1.0),
+    }
+}
+
+fn in_largest_layout(checkpoint: &Checkpoint, isa: Isa, scales: ScalesOf) -> usize {
     let n_weights = checkpoint.config().n_linear_weights();
     let layouts = TernaryLayout::candidates(isa, n_weights);
-    let weights = layouts.map(|layout| weights(checkpoint, isa, layout));
+    let weights = layouts.map(|layout| weights(checkpoint, isa, layout, scales));
     weights.max().expect("there is a layout")
 }
 
 /// Returns the bytes of these weights in one layout of panels.
-fn weights(checkpoint: &Checkpoint, isa: Isa, layout: TernaryLayout) -> usize {
+fn weights(checkpoint: &Checkpoint, isa: Isa, layout: TernaryLayout, scales: ScalesOf) -> usize {
     let config = checkpoint.config();
     let bytes = |tensor: &tensors::Expected| match tensor.role {
         Role::Norm => tensor.n_cols * size_of::<f32>(),
         Role::Linear | Role::Rotary => {
             let layout = skipping::layout_of(checkpoint, isa, &tensor.name, layout);
-            matrix(checkpoint, &tensor.name, layout)
+            matrix(checkpoint, &tensor.name, layout, scales)
         }
         Role::Vocabulary => match checkpoint.tensor(&tensor.name).encoding {
             Encoding::Ternary(_) if tensor.name != tensors::output(config) => {
-                matrix(checkpoint, &tensor.name, layout)
+                matrix(checkpoint, &tensor.name, layout, scales)
             }
             _ => 0,
         },
@@ -84,22 +114,15 @@ fn weights(checkpoint: &Checkpoint, isa: Isa, layout: TernaryLayout) -> usize {
 }
 
 /// Returns the bytes of a matrix: packed if ternary, as stored if dense.
-fn matrix(checkpoint: &Checkpoint, name: &str, layout: TernaryLayout) -> usize {
+fn matrix(checkpoint: &Checkpoint, name: &str, layout: TernaryLayout, scales: ScalesOf) -> usize {
     let tensor = checkpoint.tensor(name);
-    let shape = Shape {
-        n_rows: tensor.n_rows,
-        n_cols: tensor.n_cols,
-    };
+    let shape = tensor.shape();
     let packed = |scales: &Scales| PackedTernary::n_bytes_of(layout, shape, scales);
     match tensor.encoding {
         Encoding::Dense(_) => tensor.n_bytes(),
         // Rounding yields one scale; its value does not matter.
         Encoding::Masters(_) => packed(&Scales::Tensor(1.0)),
-        // Invalid scales are an error at load.
-        Encoding::Ternary(_) => match checkpoint.trits(name) {
-            Ok((_, scales)) => packed(&scales),
-            Err(_) => packed(&Scales::Tensor(1.0)),
-        },
+        Encoding::Ternary(_) => packed(&scales(checkpoint, name)),
     }
 }
 
@@ -108,7 +131,7 @@ pub(crate) fn head_bytes(checkpoint: &Checkpoint, head: HeadPrecision) -> usize 
     let name = tensors::output(checkpoint.config());
     let tensor = checkpoint.tensor(name);
     if matches!(tensor.encoding, Encoding::Ternary(_)) {
-        return matrix(checkpoint, name, TernaryLayout::TwoBits);
+        return matrix(checkpoint, name, TernaryLayout::TwoBits, stored_scales);
     }
     let int8 = PackedInt8::n_bytes_of(checkpoint.config().head_shape());
     match head {
@@ -173,6 +196,21 @@ mod tests {
         "tests/data/families/minicpm-tq2_0.gguf",
         "tests/data/families/gemma3-embedding",
     ];
+
+    #[test]
+    fn no_weights_take_more_than_the_most() {
+        let n_less = MODELS.iter().filter(|name| {
+            let checkpoint = open(name);
+            let exact = weight_bytes(&checkpoint, Isa::best());
+            let most = max_weight_bytes(&checkpoint, Isa::best());
+            assert!(
+                (exact..=exact * 5 / 4).contains(&most),
+                "{name}: {exact}, {most}"
+            );
+            exact < most
+        });
+        assert!(n_less.count() > 0, "some have blocks of one scale");
+    }
 
     /// Returns the bytes of the tensors that are used in place in the file.
     fn in_file(checkpoint: &Checkpoint, head: HeadPrecision) -> usize {

@@ -196,6 +196,13 @@ impl Plan {
         options: PlanOptions,
     ) -> Result<Self, PlanError> {
         let plan = Self::new(checkpoint.config(), options)?;
+        let parts = plan.parts(checkpoint, head);
+        if plan.device == DeviceKind::Cpu {
+            let weights = memory_estimate::max_weight_bytes(checkpoint, plan.isa);
+            if (MemoryEstimate { weights, ..parts }).total() <= limit {
+                return Ok(plan);
+            }
+        }
         let estimate = plan.memory_estimate(checkpoint, head);
         if estimate.total() <= limit {
             return Ok(plan);

@@ -69,6 +69,14 @@ impl StoredTensor {
         self.range.len()
     }
 
+    /// Returns the shape of the tensor.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            n_rows: self.n_rows,
+            n_cols: self.n_cols,
+        }
+    }
+
     /// Returns the index of the tensor's file and its byte range there.
     pub(crate) fn place(&self) -> (usize, Range<usize>) {
         (self.file_idx, self.range.clone())

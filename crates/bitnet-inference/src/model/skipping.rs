@@ -137,10 +137,7 @@ pub(crate) fn layout_of(
 ) -> TernaryLayout {
     let config = checkpoint.config();
     let tensor = checkpoint.tensor(name);
-    let shape = Shape {
-        n_rows: tensor.n_rows,
-        n_cols: tensor.n_cols,
-    };
+    let shape = tensor.shape();
     let skipping = if let Some(layer) = name.strip_suffix("ffn_up.weight") {
         // The gates must be known before, from the same input.
         let gate = checkpoint.tensor(&format!("{layer}ffn_gate.weight"));
