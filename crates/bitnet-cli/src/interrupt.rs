@@ -28,21 +28,26 @@ pub fn defer() {
 }
 
 /// A scope in which the work polls. When dropped, Ctrl-C exits again, and a previous
-/// request is cleared.
-pub struct Deferred(());
+/// request is cleared, unless the work around it polls, too.
+pub struct Deferred {
+    is_outermost: bool,
+}
 
 impl Deferred {
     /// Declares that the work polls from now on.
     pub fn new() -> Self {
-        defer();
-        Self(())
+        Self {
+            is_outermost: !DEFERRED.swap(true, Ordering::Relaxed),
+        }
     }
 }
 
 impl Drop for Deferred {
     fn drop(&mut self) {
-        DEFERRED.store(false, Ordering::Relaxed);
-        REQUESTED.store(false, Ordering::Relaxed);
+        if self.is_outermost {
+            DEFERRED.store(false, Ordering::Relaxed);
+            REQUESTED.store(false, Ordering::Relaxed);
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod model;
 mod new_file;
 mod pulled;
 mod ui;
+mod weight_cache;
 mod windows_names;
 
 use std::ffi::OsString;
@@ -77,6 +78,7 @@ enum Command {
     Bench(commands::bench::Args),
     Convert(commands::convert::Args),
     Pull(commands::pull::Args),
+    Cache(commands::cache::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
 }
@@ -122,6 +124,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Bench(args) => commands::bench::run(&args, &ui),
         Command::Convert(args) => commands::convert::run(&args, &ui),
         Command::Pull(args) => commands::pull::run(&args, &ui),
+        Command::Cache(args) => commands::cache::run(&args, &ui),
         Command::Completions(args) => commands::completions::run(&args, &ui),
         Command::Man(args) => commands::man::run(&args, &ui),
     };

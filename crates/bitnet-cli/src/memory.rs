@@ -48,6 +48,13 @@ struct CategoryReport {
     amount: AmountReport,
 }
 
+/// Parses a number of bytes with or without a unit.
+pub fn parse_bytes(text: &str) -> Result<usize, String> {
+    let bytes = text.parse::<bytesize::ByteSize>().ok();
+    let bytes = bytes.and_then(|bytes| usize::try_from(bytes.0).ok());
+    bytes.ok_or_else(|| "expected a number of bytes, such as 800MB or 1.2GiB".to_owned())
+}
+
 /// Returns a plan within the user's limit and the available memory, beside other models.
 ///
 /// # Errors

@@ -13,18 +13,19 @@ use bitnet_core::{
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Device, DeviceError, DeviceKind,
     Engine, HeadPrecision, I2SLayout, LoadTarget, Model, Note, Packing, Plan, PlanError,
-    PlanOptions, TemplateOrigin, Tokenizer,
+    PlanOptions, TemplateOrigin, Tokenizer, WeightCache,
 };
 use bitnet_server::MemoryTaken;
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 
 use crate::device::{ChosenDevice, DeviceArg};
-use crate::error::{NoChatTemplate, UsageError};
+use crate::error::{Interrupted, NoChatTemplate, UsageError};
 use crate::input::read_text;
-use crate::memory::{self, MemoryWatch};
+use crate::memory::{self, MemoryWatch, parse_bytes};
 use crate::pulled::{model_in, pulled};
 use crate::ui::Ui;
+use crate::weight_cache::{self, WeightCacheArg};
 use crate::windows_names::refuse_device;
 
 pub const BUILTIN: &str = "builtin";
@@ -98,6 +99,8 @@ pub struct RunModelArgs {
     pub threads: ThreadsArg,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub cache: WeightCacheArg,
 }
 
 /// The argument for the number of threads.
@@ -141,7 +144,7 @@ pub struct ComputeArgs {
         help_heading = "Model"
     )]
     pub weight_bits: WeightBitsArg,
-    /// Output matrix: exact, or int8 and faster
+    /// Output matrix: exact or int8
     #[arg(
         long,
         value_enum,
@@ -167,13 +170,6 @@ pub struct ComputeArgs {
     /// Maximum use of a GPU's memory [default: that of --memory-limit]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, hide = true)]
     pub gpu_memory_limit: Option<usize>,
-}
-
-/// Parses a number of bytes with or without a unit.
-pub fn parse_bytes(text: &str) -> Result<usize, String> {
-    let bytes = text.parse::<bytesize::ByteSize>().ok();
-    let bytes = bytes.and_then(|bytes| usize::try_from(bytes.0).ok());
-    bytes.ok_or_else(|| "expected a number of bytes, such as 800MB or 1.2GiB".to_owned())
 }
 
 /// `--weight-bits`
@@ -273,6 +269,7 @@ pub struct LoadedModel {
     pub engine: Engine,
     pub load_time: Duration,
     memory: MemoryWatch,
+    cache: Option<WeightCache>,
 }
 
 impl ModelArg {
@@ -586,6 +583,18 @@ impl ComputeArgs {
 }
 
 impl LoadedModel {
+    /// Saves the packed weights in the cache, if they do not come from there.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the user interrupts it.
+    pub fn keep_weights(&self, ui: &Ui) -> Result<(), Interrupted> {
+        match &self.cache {
+            Some(cache) => weight_cache::save(cache, self.engine.model(), ui),
+            None => Ok(()),
+        }
+    }
+
     /// Prints the memory use by category.
     pub fn show_memory(&mut self, ui: &Ui) {
         let usage = self.engine.kv_usage();
@@ -639,9 +648,11 @@ impl RunModelArgs {
         let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
         let isa = plan.isa;
         let packing = self.compute.packing(isa, head)?;
+        let cache = self.cache.open(ui)?;
         let target = LoadTarget {
             device: &chosen.device,
             context_len: plan.context_len,
+            cache: cache.as_ref(),
         };
         let model = Model::load_on(
             target,
@@ -671,8 +682,13 @@ impl RunModelArgs {
             }
         ));
         ui.detail(&format!(
-            "memory: {} weights, ternary ones in {}, up to {} KV cache in {}, {} scratch",
+            "memory: {} weights{}, ternary ones in {}, up to {} KV cache in {}, {} scratch",
             HumanBytes(model.n_bytes() as u64),
+            if model.is_from_cache() {
+                " mapped from the cache"
+            } else {
+                ""
+            },
             model.layout(),
             HumanBytes(plan.kv_bytes as u64),
             match plan.kv_precision {
@@ -689,6 +705,7 @@ impl RunModelArgs {
             engine,
             load_time,
             memory,
+            cache,
         })
     }
 }

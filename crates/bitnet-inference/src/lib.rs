@@ -58,6 +58,7 @@ mod stop;
 mod token_set;
 mod tokenizer;
 mod validate;
+mod weight_cache;
 
 pub use bitnet_quant::{DenseType, TernaryType};
 pub use chat::{ChatError, ChatOptions, ChatPrompt, ChatTemplate, Message, Role, TemplateOrigin};
@@ -104,3 +105,4 @@ pub use stop::{EmptyStopError, StopMatcher, StopSequences};
 pub use token_set::TokenSet;
 pub use tokenizer::{TextStream, Tokenizer, TokenizerError, TokenizerNote};
 pub use validate::{WeightError, validate};
+pub use weight_cache::{CachedWeights, Saved, WeightCache, WeightCacheLimits};

@@ -71,6 +71,13 @@ pub enum Note {
         /// The number of such tensors.
         count: usize,
     },
+    /// The packed weights in a cache are not used: their file is damaged.
+    CachedWeights {
+        /// The file.
+        file: String,
+        /// Why it is not used.
+        error: String,
+    },
     /// A scale or norm weight is outside of the range of trained models.
     Extreme {
         /// The tensor.
@@ -156,6 +163,9 @@ impl fmt::Display for Note {
             ),
             Self::AllZero { name, count } => {
                 write!(f, "tensor {name:?}{}: every value is zero", more(*count))
+            }
+            Self::CachedWeights { file, error } => {
+                write!(f, "packed weights not used: {file}: {error}")
             }
             Self::Extreme { name, value } => write!(
                 f,

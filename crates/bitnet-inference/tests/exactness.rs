@@ -4,14 +4,17 @@
 mod common;
 
 use std::fmt::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bitnet_core::{Isa, KvPrecision, TernaryLayout};
 use bitnet_inference::{
     Checkpoint, Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, Packing, Plan,
-    PlanError, PlanOptions, SamplerOptions, SequenceError, generate,
+    PlanError, PlanOptions, SamplerOptions, SequenceError, WeightCache, WeightCacheLimits,
+    generate,
 };
-use common::{engine, load, models};
+use common::{engine, load, load_with, models};
 
 /// Precision of the output matrix and of the KV cache.
 type Precision = (HeadPrecision, KvPrecision);
@@ -195,6 +198,67 @@ fn weights_that_are_skipped_do_not_matter() {
             }
         }
     }
+}
+
+/// Every way in which the repository's models store weights, mapped from a cache.
+#[test]
+fn whether_packed_weights_are_mapped_does_not_matter() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = WeightCacheLimits {
+        max_bytes: 1 << 30,
+        min_model_bytes: 0,
+    };
+    let cache = WeightCache::open(folder.path(), limits).unwrap();
+    let data = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data"));
+    let families = data.join("families").read_dir().unwrap();
+    let mut paths: Vec<_> = families.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_none_or(|end| end == "gguf"));
+    paths.push(data.join("tiny-bitnet-i2_s.gguf"));
+    paths.push(models("storyteller/storyteller.gguf"));
+    paths.push(models("storyteller-tiny"));
+    let mut n_mapped = 0;
+    for path in paths {
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let n_tokens = if checkpoint.config().vocab_size > 8000 {
+            8
+        } else {
+            20
+        };
+        let vocab_size = checkpoint.config().vocab_size as u32;
+        let text: Vec<_> = tokens(n_tokens, 5)
+            .iter()
+            .map(|id| id % vocab_size)
+            .collect();
+        for (precision, isa, n_threads) in [
+            (PRECISIONS[0], Isa::Scalar, 1),
+            (PRECISIONS[1], Isa::best(), 3),
+            ((HeadPrecision::ExactTopK, KvPrecision::F16), Isa::best(), 2),
+        ] {
+            let bits = |model: &Arc<Model>| {
+                let mut engine = engine(model, options(isa, n_threads, 1, precision));
+                let mut bits = all_logits(&mut engine, 0, &text[..3]);
+                bits.extend(all_logits(&mut engine, 0, &text[3..]));
+                bits
+            };
+            let load_cached = || load_with(Some(&cache), &checkpoint, isa, precision.0);
+            for entry in cache.entries().unwrap() {
+                cache.remove(&entry).unwrap();
+            }
+            let packed = load_cached();
+            assert!(!packed.is_from_cache(), "{}", path.display());
+            packed
+                .save_packed(&cache, |_, _| ControlFlow::Continue(()))
+                .unwrap();
+            let mapped = load_cached();
+            n_mapped += usize::from(mapped.is_from_cache());
+            assert_eq!(mapped.notes(), packed.notes());
+            assert_eq!(mapped.n_bytes(), packed.n_bytes());
+            assert_eq!(mapped.bytes_per_token(), packed.bytes_per_token());
+            assert_eq!(mapped.layout(), packed.layout());
+            assert!(bits(&mapped) == bits(&packed), "{}, {isa}", path.display());
+        }
+    }
+    assert!(n_mapped > 30, "{n_mapped} models were mapped");
 }
 
 #[test]

@@ -66,10 +66,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut loaded = (args.model).load(&checkpoint, Some(n_ids), head, ui)?;
     let embedding = loaded.engine.embed(&ids)?;
     if args.json {
-        return ui.json(&Report { ids, embedding });
+        ui.json(&Report { ids, embedding })?;
+    } else {
+        for value in embedding {
+            ui.line(&value.to_string())?;
+        }
     }
-    for value in embedding {
-        ui.line(&value.to_string())?;
-    }
-    Ok(())
+    Ok(loaded.keep_weights(ui)?)
 }

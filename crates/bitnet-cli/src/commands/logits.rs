@@ -84,7 +84,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     top.truncate(args.top);
     top.sort_by(order);
     if args.json {
-        return ui.json(&Report { ids, top });
+        ui.json(&Report { ids, top })?;
+        return Ok(loaded.keep_weights(ui)?);
     }
     let tokenizer = Tokenizer::from_checkpoint(&checkpoint).ok();
     for Candidate { id, logit } in top {
@@ -96,5 +97,5 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             .unwrap_or_default();
         ui.line(&format!("{id:>7}  {logit:>10.5}{token}"))?;
     }
-    Ok(())
+    Ok(loaded.keep_weights(ui)?)
 }

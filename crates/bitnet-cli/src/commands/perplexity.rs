@@ -118,5 +118,5 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ));
         return Err(Interrupted.into());
     }
-    Ok(())
+    Ok(loaded.keep_weights(ui)?)
 }

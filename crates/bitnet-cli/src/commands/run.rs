@@ -170,7 +170,7 @@ fn run_here(args: &Args, prompt: &str, ui: &Ui) -> anyhow::Result<()> {
             timings.load_s,
         ));
     }
-    Ok(())
+    Ok(loaded.keep_weights(ui)?)
 }
 
 /// Lets a server continue the prompt.

@@ -14,7 +14,7 @@ use super::served_models::{CacheArgs, ServedModelsArg};
 use crate::error::UsageError;
 use crate::input::read_text;
 use crate::interrupt;
-use crate::model::parse_bytes;
+use crate::memory::parse_bytes;
 use crate::ui::Ui;
 
 /// Serve a chat page and the APIs of OpenAI, Anthropic and Ollama

@@ -13,6 +13,7 @@ use super::generation::{SamplingArgs, SpeculationArgs, parse_count_or_all};
 use crate::error::NoChatTemplate;
 use crate::model::{ChatTemplateArg, ComputeArgs, KvArg, ModelArg, RunModelArgs, ThreadsArg};
 use crate::ui::Ui;
+use crate::weight_cache::WeightCacheArg;
 
 /// Sequences that keep the prefixes of finished texts.
 const N_CACHED: usize = 32;
@@ -24,6 +25,8 @@ pub struct ServedModelArgs {
     threads: ThreadsArg,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    cache: WeightCacheArg,
     /// Context length of each request [default: model's, up to 4096]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     context: Option<usize>,
@@ -101,8 +104,10 @@ impl ServedModelArgs {
             model: model.clone(),
             threads: self.threads,
             compute: self.compute.clone(),
+            cache: self.cache,
         };
         let loaded = run.load_as_planned(checkpoint, &device, plan, head, ui)?;
+        loaded.keep_weights(ui)?;
         let tensors = checkpoint.tensors();
         Ok(ServedModel {
             name: name.to_owned(),

@@ -11,7 +11,8 @@ use bitnet_server::{MemoryTaken, ModelLoadError, ModelSource, PrefixFolder, Serv
 
 use super::served_model::{ServedModelArgs, memory_limit};
 use crate::error::UsageError;
-use crate::model::{BUILTIN, LayoutArg, ModelArg, parse_bytes};
+use crate::memory::parse_bytes;
+use crate::model::{BUILTIN, LayoutArg, ModelArg};
 use crate::pulled::models_in;
 use crate::ui::{Ui, Verbosity};
 

@@ -11,10 +11,10 @@ use super::generation::constraint;
 use crate::device::DeviceArg;
 use crate::error::{Interrupted, Unverified};
 use crate::interrupt;
-use crate::model::{
-    ComputeArgs, HeadArg, ModelArg, RunModelArgs, ThreadsArg, WeightBitsArg, parse_bytes,
-};
+use crate::memory::parse_bytes;
+use crate::model::{ComputeArgs, HeadArg, ModelArg, RunModelArgs, ThreadsArg, WeightBitsArg};
 use crate::ui::Ui;
+use crate::weight_cache::WeightCacheArg;
 
 /// Compute the text of a receipt again
 #[derive(Debug, clap::Args)]
@@ -132,6 +132,7 @@ impl Args {
                 memory_limit: self.memory_limit,
                 gpu_memory_limit: None,
             },
+            cache: WeightCacheArg { no_cache: true },
         };
         let mut loaded = model.load(checkpoint, Some(receipt.context), receipt.head(), ui)?;
         let mut progress = ui.progress("verifying");

@@ -35,6 +35,7 @@ fn bitnet_itself() {
       bench        Measure speed relative to the machine's limits
       convert      Convert a model to another format
       pull         Download a model
+      cache        Show or remove packed weights that are kept for a faster start
       completions  Print a shell completion script
       man          Print the manual page, or write a page for each command
       help         Print this message or the help of the given subcommand(s)
@@ -83,11 +84,11 @@ fn run() {
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
           --pin                   Pin each thread to a processor
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
-          --head <TYPE>           Output matrix: exact, or int8 and faster [default:
-                                  int8]
+          --head <TYPE>           Output matrix: exact or int8 [default: int8]
           --kv <TYPE>             Keys and values: auto, f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
+          --no-cache              Pack weights anew, keep none (see `bitnet cache`)
           --url <URL>             Server of OpenAI's API; key: OPENAI_API_KEY
 
     Sampling:
@@ -168,11 +169,11 @@ fn embed() {
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
           --pin                   Pin each thread to a processor
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
-          --head <TYPE>           Output matrix: exact, or int8 and faster [default:
-                                  int8]
+          --head <TYPE>           Output matrix: exact or int8 [default: int8]
           --kv <TYPE>             Keys and values: auto, f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
+          --no-cache              Pack weights anew, keep none (see `bitnet cache`)
 
     Prints the hidden state of the last token, normalized to length 1, one number
     per line. The dot product of two vectors is the similarity of their texts, if
@@ -280,11 +281,11 @@ fn logits() {
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
           --pin                   Pin each thread to a processor
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
-          --head <TYPE>           Output matrix: exact, or int8 and faster [default:
-                                  int8]
+          --head <TYPE>           Output matrix: exact or int8 [default: int8]
           --kv <TYPE>             Keys and values: auto, f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
+          --no-cache              Pack weights anew, keep none (see `bitnet cache`)
 
     Prints id, logit and text of each. The tokens are used as given: no BOS is
     added. `bitnet tokenize --json` prints the ids of a text.
@@ -319,11 +320,11 @@ fn perplexity() {
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
           --pin                   Pin each thread to a processor
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
-          --head <TYPE>           Output matrix: exact, or int8 and faster [default:
-                                  int8]
+          --head <TYPE>           Output matrix: exact or int8 [default: int8]
           --kv <TYPE>             Keys and values: auto, f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
+          --no-cache              Pack weights anew, keep none (see `bitnet cache`)
 
     The text's tokens are split into windows of -c tokens without overlap, each
     preceded by BOS; every token is scored. Without a BOS, a window is preceded by
@@ -364,8 +365,7 @@ fn bench() {
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
           --pin                   Pin each thread to a processor
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
-          --head <TYPE>           Output matrix: exact, or int8 and faster [default:
-                                  int8]
+          --head <TYPE>           Output matrix: exact or int8 [default: int8]
           --kv <TYPE>             Keys and values: auto, f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
@@ -468,6 +468,55 @@ fn pull() {
       bitnet run -m microsoft/bitnet-b1.58-2B-4T-gguf "The capital of France is"
       bitnet pull tiiuae/Falcon3-1B-Instruct-1.58bit@main
     "#);
+}
+
+#[test]
+fn cache() {
+    assert_snapshot!(help(&["cache"]), @"
+    Show or remove packed weights that are kept for a faster start
+
+    Usage: bitnet cache [OPTIONS] <COMMAND>
+
+    Commands:
+      list   Show the files, the one used last first
+      clear  Remove files: all, or those selected
+      help   Print this message or the help of the given subcommand(s)
+
+    Options:
+      -q, --quiet    Print only errors on stderr
+      -v, --verbose  Print settings and timings on stderr
+      -h, --help     Print help
+
+    Commands that load a large model keep its weights as the kernels read them, in
+    a file that the next start maps instead of packing them again. That changes no
+    result. A file is used as long as the model's files, its options and this
+    version of the program are the same, and is checked at every start. It takes
+    about as much space as the model; --no-cache keeps none.
+
+    Environment variables:
+      BITNET_CACHE_DIR        folder [default: bitnet/weights in the user's cache]
+      BITNET_CACHE_SIZE       maximum size of all files; those not used for longest
+                              are removed first [default: 8GiB]
+      BITNET_CACHE_MIN_MODEL  smaller models are not kept [default: 32MiB]
+
+    Examples:
+      bitnet cache list
+      bitnet cache clear --outdated
+      bitnet cache clear -m model.gguf
+    ");
+    assert_snapshot!(help(&["cache", "clear"]), @"
+    Remove files: all, or those selected
+
+    Usage: bitnet cache clear [OPTIONS]
+
+    Options:
+      -m, --model <FILE>  Only those of this model's file
+          --outdated      Only those that no model is loaded from any more
+          --json          Print one JSON document
+      -q, --quiet         Print only errors on stderr
+      -v, --verbose       Print settings and timings on stderr
+      -h, --help          Print help
+    ");
 }
 
 #[test]

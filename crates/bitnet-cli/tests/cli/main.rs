@@ -25,12 +25,13 @@ mod serve;
 mod text;
 mod toy;
 mod verify;
+mod weight_cache;
 #[cfg(windows)]
 mod windows;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// The prompt that the documentation uses.
 const PROMPT: &str = "Once upon a time there was a";
@@ -73,12 +74,17 @@ fn bitnet_with_stdin(folder: &Path, args: &[&str], stdin: &[u8]) -> Run {
     let mut child = command(folder, args).stdin(Stdio::piped()).spawn().unwrap();
     // The program may exit without reading its input.
     let _ = child.stdin.take().unwrap().write_all(stdin);
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Run {
-        code: output.status.code(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
+    child.wait_with_output().unwrap().into()
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 }
 

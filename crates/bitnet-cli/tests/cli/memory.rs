@@ -40,14 +40,8 @@ impl Cgroup {
             .args(args)
             // Drivers of GPUs may take more than the group has.
             .env("VK_ICD_FILENAMES", "no-driver.json")
-            .output()
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Run {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
+            .output();
+        output.unwrap().into()
     }
 }
 

@@ -88,7 +88,12 @@ impl Linear {
         self.n_bytes() + self.dense().map_or(0, |matrix| matrix.bytes().len())
     }
 
-    /// Returns the bytes of weights that are used in place in a mapped file.
+    /// Returns the bytes of packed weights in the mapped file of a cache.
+    pub(crate) fn n_shared_bytes(&self) -> usize {
+        self.packed().map_or(0, PackedTernary::n_shared_bytes)
+    }
+
+    /// Returns the bytes of weights that are used in place in a mapped file of the model.
     pub(crate) fn n_mapped_bytes(&self) -> usize {
         match &self.weights {
             Weights::Ternary(_) => 0,
@@ -137,6 +142,12 @@ pub(crate) fn pack(
     stored: impl Fn(usize) -> usize + Sync,
 ) -> Result<PackedTernary, CheckpointError> {
     let checkpoint = ctx.checkpoint;
+    let cached = ctx.packed.as_ref();
+    if let Some(packed) =
+        cached.and_then(|file| file.ternary(name, checkpoint.tensor(name).shape()))
+    {
+        return Ok(noted(ctx, name, packed));
+    }
     // Most matrices have one scale, even if every block stores it. Whether that is so is seen
     // while the blocks are packed, instead of reading all of them before.
     if let Some(tensor) = TernaryTensor::of_one_scale(checkpoint, name) {
@@ -149,36 +160,32 @@ pub(crate) fn pack(
         match pack_rows(ctx, name, &tensor, &stored, see_row) {
             // An error in the scales is reported first.
             Err(CheckpointError::Ternary { .. }) => {}
-            packed if is_one.into_inner() => return Ok(noted(ctx, &tensor, packed?)),
+            packed if is_one.into_inner() => return Ok(noted(ctx, name, packed?)),
             _ => {}
         }
     }
     let tensor = TernaryTensor::new(checkpoint, ctx.compute.isa, name)?;
     let packed = pack_rows(ctx, name, &tensor, stored, |_| {})?;
-    Ok(noted(ctx, &tensor, packed))
+    Ok(noted(ctx, name, packed))
 }
 
 /// Adds a note if a packed tensor is all zero or a scale is extreme, and returns it.
-fn noted(
-    ctx: &mut LoadContext<'_, '_>,
-    tensor: &TernaryTensor<'_>,
-    (packed, is_zero): (PackedTernary, bool),
-) -> PackedTernary {
-    if let Some(note) = unusual_values(tensor.name, tensor.scales.values(), is_zero) {
+fn noted(ctx: &mut LoadContext<'_, '_>, name: &str, packed: PackedTernary) -> PackedTernary {
+    let name = &ctx.checkpoint.tensor(name).name;
+    if let Some(note) = unusual_values(name, packed.scale_values(), packed.is_zero()) {
         note::add(&mut ctx.notes, note);
     }
     packed
 }
 
 /// Packs a ternary tensor as [`pack`] does, and calls `see_row` for each row of the file.
-/// Returns also whether it is all zero.
 fn pack_rows(
     ctx: &mut LoadContext<'_, '_>,
     name: &str,
     tensor: &TernaryTensor<'_>,
     stored: impl Fn(usize) -> usize + Sync,
     see_row: impl Fn(usize) + Sync,
-) -> Result<(PackedTernary, bool), CheckpointError> {
+) -> Result<PackedTernary, CheckpointError> {
     let checkpoint = ctx.checkpoint;
     let layout = if ctx.read_all {
         ctx.layout
@@ -190,22 +197,19 @@ fn pack_rows(
         shape: tensor.shape(),
         scales: tensor.scales.clone().reordered(tensor.n_rows, &stored),
     };
-    let all_zero = AllZero::new();
     let rows = StoredRows {
         tensor,
-        all_zero: &all_zero,
         stored,
         see_row,
     };
     let packed = PackedTernary::pack(ctx.pool, ctx.compute, spec, &rows);
     checkpoint.release(name);
-    Ok((packed?, all_zero.into_inner()))
+    packed
 }
 
 /// The rows of a ternary tensor, in the order in which they are packed.
 struct StoredRows<'a, F, S> {
     tensor: &'a TernaryTensor<'a>,
-    all_zero: &'a AllZero,
     /// Returns the row of the file.
     stored: F,
     /// Called for each row of the file, perhaps twice.
@@ -220,46 +224,13 @@ where
     fn decode(&self, row: usize, trits: &mut [i8]) -> Result<(), CheckpointError> {
         let row = (self.stored)(row);
         (self.see_row)(row);
-        let decoded = self.tensor.load_row(row, trits);
-        self.all_zero.see(|| trits.iter().all(|trit| *trit == 0));
-        decoded
+        self.tensor.load_row(row, trits)
     }
 
     fn copy_codes(&self, row: usize, codes: &mut [u8]) -> Option<CodeRuns> {
-        // Rows are decoded until one is not zero.
-        if self.all_zero.is_so_far() {
-            return None;
-        }
         let row = (self.stored)(row);
         (self.see_row)(row);
         self.tensor.copy_codes(row, codes)
-    }
-}
-
-/// Whether all rows of a matrix are zero. Several threads see its rows.
-pub(crate) struct AllZero(AtomicBool);
-
-impl AllZero {
-    pub(crate) fn new() -> Self {
-        Self(AtomicBool::new(true))
-    }
-
-    /// Sees a row. Once a row was not zero, `is_zero` is not called: of most matrices, only
-    /// the first row is looked at.
-    pub(crate) fn see(&self, is_zero: impl FnOnce() -> bool) {
-        if self.0.load(Ordering::Relaxed) && !is_zero() {
-            self.0.store(false, Ordering::Relaxed);
-        }
-    }
-
-    /// Returns whether all rows that were seen so far are zero.
-    fn is_so_far(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Returns whether all rows that were seen are zero.
-    pub(crate) fn into_inner(self) -> bool {
-        self.0.into_inner()
     }
 }
 
@@ -478,6 +449,7 @@ mod tests {
             compute: &mut ComputeContext::new(isa, &mut threads),
             layout: TernaryLayout::TwoBits,
             read_all: true,
+            packed: None,
             notes: Vec::new(),
         };
         pack(ctx, name, |row| row)

@@ -9,6 +9,8 @@ pub(crate) mod packed;
 pub(crate) mod skipping;
 pub(crate) mod ternary;
 
+use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bitnet_core::memory::{Category, Counted};
@@ -26,6 +28,7 @@ use crate::format::mapping::{Changed, FileBytes};
 use crate::format::tensor::DenseTensor;
 use crate::note::Note;
 use crate::spec::config::{Config, ConfigError};
+use crate::weight_cache::{CacheKey, PackedAs, Saved, WeightCache};
 
 /// The precision of the output matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +79,8 @@ pub struct Model {
     /// The files, if weights are used in place.
     files: Option<Arc<[FileBytes]>>,
     notes: Vec<Note>,
+    /// The key of its packed weights, if they may be saved.
+    cache_key: Option<CacheKey>,
 }
 
 /// The weights of a model, where its device has them.
@@ -102,6 +107,9 @@ pub struct LoadTarget<'a> {
     pub device: &'a Device,
     /// The longest context of the model's engines; only a GPU needs it.
     pub context_len: usize,
+    /// Where packed weights may be; only the CPU needs them. They are [saved](Model::save_packed)
+    /// when the caller has time for it.
+    pub cache: Option<&'a WeightCache>,
 }
 
 /// Why a model cannot be loaded onto a device.
@@ -134,27 +142,54 @@ impl Model {
         packing: impl Into<Packing>,
         progress: impl FnMut(usize, usize),
     ) -> Result<Self, CheckpointError> {
-        let Packing {
-            head,
-            layout,
-            read_all,
-        } = packing.into();
+        Self::load_or_map(None, checkpoint, pool, ctx, packing.into(), progress)
+    }
+
+    /// Loads a model as [`load`](Self::load) does, from a cache if it is there.
+    fn load_or_map(
+        cache: Option<&WeightCache>,
+        checkpoint: &Checkpoint,
+        pool: &HybridMemoryPool,
+        ctx: &mut ComputeContext<'_>,
+        packing: Packing,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Self, CheckpointError> {
         let config = checkpoint.config();
         check_widths(config)?;
-        let layout = match layout {
-            Some(layout) => layout,
-            None => TernaryLayout::fastest(pool, ctx, config.n_linear_weights())?,
+        let packed_as = PackedAs {
+            layout: packing.layout,
+            skips: !packing.read_all,
+            int8_head: packing.head != HeadPrecision::Exact,
+        };
+        let key = |cache| Some((cache, CacheKey::new(checkpoint, ctx, packed_as)?));
+        let cached = cache.and_then(key);
+        let (packed, note) = match &cached {
+            Some((cache, key)) => cache.find(key, ctx.threads),
+            None => (None, None),
+        };
+        let layout = match (&packed, packing.layout) {
+            (Some(packed), _) => packed.layout(),
+            (None, Some(layout)) => layout,
+            (None, None) => TernaryLayout::fastest(pool, ctx, config.n_linear_weights())?,
         };
         let ctx = &mut LoadContext {
             checkpoint,
             pool,
             compute: ctx,
             layout,
-            read_all,
-            notes: Vec::new(),
+            read_all: packing.read_all,
+            packed,
+            notes: note.into_iter().collect(),
         };
-        let packed = PackedWeights::load(ctx, head, progress)?;
-        Self::loaded(ctx, Weights::Packed(Box::new(packed)))
+        let weights = PackedWeights::load(ctx, packing.head, progress)?;
+        let cache_key = match (&ctx.packed, cached) {
+            (None, Some((_, key))) => Some(key),
+            _ => None,
+        };
+        Ok(Self {
+            cache_key,
+            ..Self::loaded(ctx, Weights::Packed(Box::new(weights)))?
+        })
     }
 
     /// Loads all weights of a checkpoint onto a device and returns the model: onto the CPU as
@@ -173,7 +208,10 @@ impl Model {
         progress: impl FnMut(usize, usize),
     ) -> Result<Self, ModelError> {
         match to.device {
-            Device::Cpu => Ok(Self::load(checkpoint, pool, ctx, packing, progress)?),
+            Device::Cpu => {
+                let model = Self::load_or_map(to.cache, checkpoint, pool, ctx, packing, progress);
+                Ok(model?)
+            }
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => {
                 let ctx = &mut LoadContext {
@@ -182,6 +220,7 @@ impl Model {
                     compute: ctx,
                     layout: TernaryLayout::TwoBits,
                     read_all: true,
+                    packed: None,
                     notes: Vec::new(),
                 };
                 let model = gpu::upload(ctx, gpu, to.context_len, progress)?;
@@ -203,13 +242,17 @@ impl Model {
             return Err(CheckpointError::Changed { file });
         }
         let (is_read_later, mapped) = match &weights {
-            Weights::Packed(packed) => (packed.is_read_in_files(), packed.n_mapped_bytes()),
+            Weights::Packed(packed) => (
+                packed.is_read_in_files(),
+                packed.n_mapped_bytes() + packed.n_shared_bytes(),
+            ),
             #[cfg(feature = "gpu")]
             Weights::Gpu(_) => (false, 0),
         };
         Ok(Self {
             files: is_read_later.then(|| Arc::clone(checkpoint.files())),
             notes: std::mem::take(&mut ctx.notes),
+            cache_key: None,
             _in_files: (ctx.pool).count(Category::MappedFile, mapped + in_memory),
             weights,
             config: checkpoint.config().clone(),
@@ -231,17 +274,47 @@ impl Model {
         &self.weights
     }
 
+    /// Saves the packed weights in a cache, if the model was loaded [with it](LoadTarget::cache)
+    /// but is not from it, at the speed of the disk or of memory. Calls `progress(done, total)`
+    /// with bytes, which may cancel it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be written; there is none then.
+    pub fn save_packed(
+        &self,
+        cache: &WeightCache,
+        progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> io::Result<Saved> {
+        match (&self.cache_key, self.packed_on_cpu()) {
+            (Some(key), Some(packed)) => {
+                cache.write(key, packed.layout(), &packed.matrices(), progress)
+            }
+            _ => Ok(Saved::Nothing),
+        }
+    }
+
+    /// Returns the packed weights; `None` if they are on a GPU.
+    pub(crate) fn packed_on_cpu(&self) -> Option<&PackedWeights> {
+        match &self.weights {
+            Weights::Packed(packed) => Some(packed),
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(_) => None,
+        }
+    }
+
+    /// Returns whether the packed weights are in the mapped file of a [`WeightCache`].
+    pub fn is_from_cache(&self) -> bool {
+        (self.packed_on_cpu()).is_some_and(|packed| packed.n_shared_bytes() > 0)
+    }
+
     /// Returns the packed weights.
     ///
     /// # Panics
     ///
     /// Panics if they are on a GPU.
     pub(crate) fn packed(&self) -> &PackedWeights {
-        match &self.weights {
-            Weights::Packed(packed) => packed,
-            #[cfg(feature = "gpu")]
-            Weights::Gpu(_) => unreachable!("the CPU computes with packed weights"),
-        }
+        (self.packed_on_cpu()).expect("the CPU computes with packed weights")
     }
 
     /// Returns the dense embedding that the CPU reads in the file, if there is one.
@@ -313,8 +386,8 @@ impl Model {
         }
     }
 
-    /// Returns the bytes of packed weights, norms and output matrix in memory, without the
-    /// weights used in place in a mapped file.
+    /// Returns the bytes of packed weights, norms and output matrix, in memory or in the mapped
+    /// file of a cache, without the weights used in place in the model's files.
     pub fn n_bytes(&self) -> usize {
         match &self.weights {
             Weights::Packed(packed) => packed.n_bytes(),

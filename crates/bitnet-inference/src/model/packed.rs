@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{Isa, PackedInt8, PackedTernary, TernaryLayout, ops};
 
-use super::linear::{AllZero, Linear, pack, unusual_values};
+use super::linear::{Linear, pack, unusual_values};
 use super::load_context::LoadContext;
 use super::{HeadPrecision, not_finite, not_finite_in};
 use crate::format::checkpoint::CheckpointError;
 use crate::format::tensor::{DenseTensor, Encoding};
 use crate::note::{self, Note};
 use crate::spec::config::RotaryRows;
-use crate::spec::tensors::{self, OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
+use crate::spec::tensors::{
+    self, OUTPUT, OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor,
+};
+use crate::weight_cache::PackedMatrix;
 
 /// The weights of a model in the memory layout of the CPU's kernels.
 #[derive(Debug)]
@@ -70,6 +73,9 @@ impl Embedding {
     }
 }
 
+/// The name of the int8 output matrix among the packed matrices.
+const INT8_HEAD: &str = "int8 head";
+
 /// The output matrix, `[vocab_size, hidden_dim]`.
 #[derive(Debug)]
 pub(crate) enum Head {
@@ -115,7 +121,42 @@ impl PackedWeights {
         })
     }
 
-    /// Returns the bytes of weights that are used in place in mapped files.
+    /// Returns the packed matrices by name.
+    pub(crate) fn matrices(&self) -> Vec<(String, PackedMatrix<'_>)> {
+        let layers = self.layers.iter().enumerate().flat_map(|(i, layer)| {
+            let linears = LINEAR_PARTS.into_iter().zip(layer.linear());
+            linears.map(move |(part, linear)| (layer_tensor(i, part), linear))
+        });
+        let linears = layers
+            .filter_map(|(name, linear)| Some((name, PackedMatrix::Ternary(linear.packed()?))));
+        let mut matrices: Vec<_> = linears.collect();
+        if let Embedding::Ternary(matrix) = &self.embedding {
+            matrices.push((TOKEN_EMBD.to_owned(), PackedMatrix::Ternary(matrix)));
+        }
+        match &self.head {
+            Head::Exact(_) => {}
+            Head::Int8(matrix) | Head::ExactTopK { int8: matrix, .. } => {
+                matrices.push((INT8_HEAD.to_owned(), PackedMatrix::Int8(matrix)));
+            }
+            Head::Ternary(matrix) => match &self.embedding {
+                Embedding::Ternary(tied) if Arc::ptr_eq(matrix, tied) => {}
+                _ => matrices.push((OUTPUT.to_owned(), PackedMatrix::Ternary(matrix))),
+            },
+        }
+        matrices
+    }
+
+    /// Returns the bytes of packed weights in the mapped file of a cache.
+    pub(super) fn n_shared_bytes(&self) -> usize {
+        let head = match &self.head {
+            Head::Exact(_) => 0,
+            Head::Int8(matrix) | Head::ExactTopK { int8: matrix, .. } => matrix.n_shared_bytes(),
+            Head::Ternary(matrix) => matrix.n_shared_bytes(),
+        };
+        head + self.linear().map(Linear::n_shared_bytes).sum::<usize>()
+    }
+
+    /// Returns the bytes of weights that are used in place in mapped files of the model.
     pub(super) fn n_mapped_bytes(&self) -> usize {
         let head = match &self.head {
             Head::Exact(matrix) | Head::ExactTopK { matrix, .. } => matrix.n_mapped_bytes(),
@@ -174,8 +215,8 @@ impl PackedWeights {
             .map_or(TernaryLayout::TwoBits, PackedTernary::layout)
     }
 
-    /// Returns the bytes of packed weights, norms and output matrix in memory, without the
-    /// weights used in place in a mapped file.
+    /// Returns the bytes of packed weights, norms and output matrix, in memory or in the mapped
+    /// file of a cache, without the weights used in place in the model's files.
     pub(super) fn n_bytes(&self) -> usize {
         let head = match &self.head {
             Head::Exact(_) => 0,
@@ -215,6 +256,17 @@ impl PackedWeights {
         norms.map(|norm| size_of_val(&**norm)).sum()
     }
 }
+
+/// The names of [`Layer::linear`].
+const LINEAR_PARTS: [&str; 7] = [
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_output",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+];
 
 impl Layer {
     fn load(ctx: &mut LoadContext<'_, '_>, layer: usize) -> Result<Self, CheckpointError> {
@@ -273,6 +325,8 @@ pub(super) fn load_norm(
     let (tensor, isa) = (ctx.checkpoint.dense(name), ctx.compute.isa);
     let mut values = ctx.pool.zeroed(Category::Weights, tensor.n_cols)?;
     tensor.decode_row(isa, 0, &mut values);
+    // Its page may be large.
+    tensor.release();
     if ctx.checkpoint.norm_is_less_one(name) {
         values.iter_mut().for_each(|value| *value += 1.0);
     }
@@ -307,24 +361,14 @@ fn dense_head(
     precision: HeadPrecision,
 ) -> Result<Head, CheckpointError> {
     let mut int8 = || {
-        let first_bad = AtomicUsize::new(usize::MAX);
-        let all_zero = AllZero::new();
-        let isa = ctx.compute.isa;
-        let packed = PackedInt8::quantize(ctx.pool, ctx.compute, output.shape(), |row, values| {
-            output.decode_row_once(isa, row, values);
-            let square = ops::dot(isa, values, values);
-            all_zero.see(|| square == 0.0);
-            if !square.is_finite() {
-                first_bad.fetch_min(row, Ordering::Relaxed);
-            }
-        })?;
-        match first_bad.into_inner() {
-            usize::MAX if all_zero.into_inner() => {
-                let (name, count) = (output.name().to_owned(), 1);
-                note::add(&mut ctx.notes, Note::AllZero { name, count });
-            }
-            usize::MAX => {}
-            row => return Err(not_finite(&output, isa, row)),
+        let cached = ctx.packed.as_ref();
+        let packed = match cached.and_then(|file| file.int8(INT8_HEAD, output.shape())) {
+            Some(packed) => packed,
+            None => quantize(ctx, &output)?,
+        };
+        if packed.is_zero() {
+            let (name, count) = (output.name().to_owned(), 1);
+            note::add(&mut ctx.notes, Note::AllZero { name, count });
         }
         Ok::<_, CheckpointError>(packed)
     };
@@ -336,4 +380,23 @@ fn dense_head(
         },
         HeadPrecision::Exact => Head::Exact(output),
     })
+}
+
+/// Quantizes a dense output matrix to int8.
+fn quantize(
+    ctx: &mut LoadContext<'_, '_>,
+    output: &DenseTensor,
+) -> Result<PackedInt8, CheckpointError> {
+    let first_bad = AtomicUsize::new(usize::MAX);
+    let isa = ctx.compute.isa;
+    let packed = PackedInt8::quantize(ctx.pool, ctx.compute, output.shape(), |row, values| {
+        output.decode_row_once(isa, row, values);
+        if !ops::dot(isa, values, values).is_finite() {
+            first_bad.fetch_min(row, Ordering::Relaxed);
+        }
+    })?;
+    match first_bad.into_inner() {
+        usize::MAX => Ok(packed),
+        row => Err(not_finite(output, isa, row)),
+    }
 }

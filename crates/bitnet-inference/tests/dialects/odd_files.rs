@@ -35,6 +35,7 @@ fn weight_notes_on_gpu(path: &Path) -> Option<Vec<String>> {
     let to = bitnet_inference::LoadTarget {
         device,
         context_len,
+        cache: None,
     };
     let packing = HeadPrecision::Int8.into();
     let model = Model::load_on(to, &open(path), &pool, ctx, packing, |_, _| ()).unwrap();

@@ -37,6 +37,7 @@ fn load_on(device: &Device, checkpoint: &Checkpoint, context_len: usize) -> Arc<
     let target = LoadTarget {
         device,
         context_len,
+        cache: None,
     };
     let model = Model::load_on(target, checkpoint, &pool, ctx, packing, |_, _| ());
     Arc::new(model.unwrap())

@@ -391,6 +391,7 @@ class Model:
         weight_bits: Literal["auto", "2.0", "1.6"] | None = None,
         pin: bool = False,
         speculate: bool = True,
+        cache: bool = True,
         chat_template: str | os.PathLike[str] | None = None,
         name: str | None = None,
         revision: str | None = None,
@@ -415,6 +416,8 @@ class Model:
             weight_bits: packing of ternary weights, by default the faster one.
             pin: whether each thread stays on a processor.
             speculate: whether tokens are drafted from what a text repeats. The text is the same.
+            cache: whether packed weights of a large model are kept in the user's cache folder, for
+                a faster start (``bitnet cache list``).
             chat_template: a name, a file or Jinja text; by default the model's.
             name: in OpenAI's documents; by default that of the file.
             revision: of a pulled model.
@@ -439,7 +442,8 @@ class Model:
             "--speculate": None if speculate else "off",
         }
         args += [f"{option}={value}" for option, value in values.items() if value is not None]
-        args += [option for option, is_on in (("--pin", pin), ("--lenient", lenient)) if is_on]
+        switches = (("--pin", pin), ("--lenient", lenient), ("--no-cache", not cache))
+        args += [option for option, is_on in switches if is_on]
         loaded = cls(_native.Model.load(args))
         for note in loaded.notes:
             if note.startswith("warning: "):

@@ -221,15 +221,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let target = LoadTarget {
         device: &device.device,
         context_len: plans.iter().map(|plan| plan.context_len).max().unwrap_or(0),
+        // What is measured is the same after every start.
+        cache: None,
     };
-    let model = Model::load_on(
-        target,
-        &checkpoint,
-        &pool,
-        &mut ComputeContext::new(isa, &mut threads),
-        packing,
-        |done, total| progress.set(done, total),
-    );
+    let ctx = &mut ComputeContext::new(isa, &mut threads);
+    let model = Model::load_on(target, &checkpoint, &pool, ctx, packing, |done, total| {
+        progress.set(done, total);
+    });
     let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.name()))?);
     // The tokenizer of its header is not needed, and would count in the peak memory.
     drop((progress, threads, checkpoint));

@@ -39,6 +39,7 @@ impl<'a> LocalSpeaker<'a> {
         let template = (args.template).resolve(&args.model.model, &checkpoint, &tokenizer, ui)?;
         let head = args.model.compute.head.for_largest();
         let loaded = (args.model).load(&checkpoint, args.generate.context, head, ui)?;
+        loaded.keep_weights(ui)?;
         let sampling = args.generate.sampling(&checkpoint, ui);
         ui.detail(&format!("seed {}", sampling.seed));
         Ok(Self {

@@ -11,10 +11,13 @@ use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use bitnet_core::memory::FixedBytes;
 use memmap2::Mmap;
 
+mod identity;
 #[cfg(unix)]
 mod watch;
+pub(crate) use identity::FileIdentity;
 #[cfg(unix)]
 pub use watch::watch_mapped_files;
 
@@ -41,6 +44,7 @@ pub(crate) struct MappedFile {
     len: u64,
     /// Modification time, if known.
     modified: Option<SystemTime>,
+    identity: Option<FileIdentity>,
 }
 
 /// A file was truncated or modified since it was mapped.
@@ -70,6 +74,7 @@ impl FileBytes {
             _watched: watch::Watched::new(&mapping, path),
             len: metadata.len(),
             modified: modified(&metadata),
+            identity: FileIdentity::new(path, &metadata),
             path: path.to_owned(),
             mapping,
             file,
@@ -88,9 +93,27 @@ impl FileBytes {
         })
     }
 
+    /// Returns what identifies a mapped file as it was when it was mapped, as far as known.
+    pub(crate) fn identity(&self) -> Option<FileIdentity> {
+        match self {
+            Self::Mapped(mapped) => mapped.identity.clone(),
+            Self::Owned(_) | Self::Static(_) => None,
+        }
+    }
+
     /// Returns whether [`release`](Self::release) frees memory.
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self, Self::Mapped(_))
+    }
+
+    /// Asks for large pages of a mapped file, all of which is read again and again. They are read
+    /// ahead as a whole, too.
+    pub(crate) fn prefer_large_pages(&self) {
+        // A hint, without effect where the system has no large pages of files.
+        #[cfg(target_os = "linux")]
+        if let Self::Mapped(MappedFile { mapping, .. }) = self {
+            let _ = mapping.advise(memmap2::Advice::HugePage);
+        }
     }
 
     /// Evicts a part of a mapped file from memory until it is accessed again. Does nothing if
@@ -110,6 +133,15 @@ impl FileBytes {
             // Best effort: pages that are not released stay in memory as page cache.
             let _ = advised;
         }
+    }
+}
+
+// SAFETY: a mapping is not remapped, and the contents of a vector do not move with it. Nobody
+// modifies the bytes, as far as they are read (see `open`).
+#[expect(unsafe_code, reason = "a promise to those who read the bytes")]
+unsafe impl FixedBytes for FileBytes {
+    fn bytes(&self) -> &[u8] {
+        self
     }
 }
 

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::{Scales, ops};
 use bitnet_gpu::{
@@ -12,7 +13,7 @@ use bitnet_gpu::{
 };
 use bitnet_quant::DenseType;
 
-use super::linear::{AllZero, unusual_values};
+use super::linear::unusual_values;
 use super::load_context::LoadContext;
 use super::packed::load_norm;
 use super::ternary::TernaryTensor;
@@ -296,4 +297,26 @@ fn upload_layer(
         ctx.checkpoint.release(&layer_tensor(layer, name));
     }
     Ok(())
+}
+
+/// Whether all rows of a matrix are zero. Several threads see its rows.
+struct AllZero(AtomicBool);
+
+impl AllZero {
+    fn new() -> Self {
+        Self(AtomicBool::new(true))
+    }
+
+    /// Sees a row. Once a row was not zero, `is_zero` is not called: of most matrices, only
+    /// the first row is looked at.
+    fn see(&self, is_zero: impl FnOnce() -> bool) {
+        if self.0.load(Ordering::Relaxed) && !is_zero() {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether all rows that were seen are zero.
+    fn into_inner(self) -> bool {
+        self.0.into_inner()
+    }
 }

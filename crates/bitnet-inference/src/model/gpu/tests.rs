@@ -124,6 +124,7 @@ fn check_layers(model: &std::path::Path, activations: &std::path::Path) {
         compute: &mut bitnet_core::ComputeContext::new(Isa::best(), &mut threads),
         layout: bitnet_core::TernaryLayout::TwoBits,
         read_all: true,
+        packed: None,
         notes: Vec::new(),
     };
     let width = checkpoint.config().hidden_dim;
