@@ -53,6 +53,11 @@ impl CacheFolder {
         })
     }
 
+    /// Returns the path of the folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the limit of all files together.
     pub(crate) fn max_bytes(&self) -> u64 {
         self.max_bytes

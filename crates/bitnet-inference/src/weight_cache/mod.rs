@@ -25,7 +25,7 @@ pub(crate) use key::{CacheKey, PackedAs};
 pub(crate) use packed_file::PackedFile;
 use packed_file::PackedFileError;
 
-use crate::cache_folder::CacheFolder;
+use crate::cache_folder::{CacheFolder, CachedFile};
 use crate::note::Note;
 
 /// The extension of the files.
@@ -45,8 +45,7 @@ pub struct WeightCacheLimits {
 #[derive(Clone, Debug)]
 pub struct WeightCache {
     folder: CacheFolder,
-    path: PathBuf,
-    limits: WeightCacheLimits,
+    min_model_bytes: usize,
 }
 
 /// The packed weights of a model in a cache.
@@ -98,14 +97,13 @@ impl WeightCache {
     pub fn open(folder: &Path, limits: WeightCacheLimits) -> io::Result<Self> {
         Ok(Self {
             folder: CacheFolder::open(folder, EXTENSION, limits.max_bytes)?,
-            path: folder.to_owned(),
-            limits,
+            min_model_bytes: limits.min_model_bytes,
         })
     }
 
     /// Returns the folder.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.folder.path()
     }
 
     /// Maps the packed weights of a model and checks them on all threads. If there are none, or
@@ -145,10 +143,10 @@ impl WeightCache {
     ) -> io::Result<Saved> {
         let total = matrices.iter().map(|(_, matrix)| matrix.n_bytes()).sum();
         let n_bytes = packed_file::max_len(total, matrices.len());
-        if total < self.limits.min_model_bytes || n_bytes > self.limits.max_bytes {
+        if total < self.min_model_bytes || n_bytes > self.folder.max_bytes() {
             return Ok(Saved::Nothing);
         }
-        let available = available_space(&self.path)?;
+        let available = available_space(self.path())?;
         if available / 2 < n_bytes {
             return Ok(Saved::NoSpace { n_bytes, available });
         }
@@ -178,13 +176,13 @@ impl WeightCache {
     /// Returns an error if the folder cannot be read.
     pub fn entries(&self) -> io::Result<Vec<CachedWeights>> {
         let files = self.folder.files()?;
-        let entry = |file: crate::cache_folder::CachedFile| {
-            let about = packed_file::about(&file.path).ok();
+        let entry = |file: CachedFile| {
+            let key = packed_file::read_key(&file.path).ok();
             CachedWeights {
                 n_bytes: file.n_bytes,
                 used: file.used,
-                is_current: about.as_ref().is_some_and(packed_file::About::is_current),
-                model: about.map(|about| about.model()),
+                is_current: key.as_ref().is_some_and(CacheKey::is_current),
+                model: key.map(|key| key.model()),
                 path: file.path,
             }
         };

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::{ControlFlow, Range};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -106,22 +106,6 @@ pub(crate) struct PackedFile {
     bytes: Arc<dyn FixedBytes>,
     layout: TernaryLayout,
     matrices: HashMap<String, Record>,
-}
-
-/// What a file says of itself.
-#[derive(Debug)]
-pub(super) struct About(CacheKey);
-
-impl About {
-    /// Returns the path of the model's first file.
-    pub(super) fn model(&self) -> PathBuf {
-        self.0.model()
-    }
-
-    /// Returns whether this program may still load a model from the file.
-    pub(super) fn is_current(&self) -> bool {
-        self.0.is_current()
-    }
 }
 
 impl PackedFile {
@@ -228,8 +212,8 @@ fn parse(index: &[u8], tail: &[u8; TAIL]) -> Result<Index, PackedFileError> {
     serde_json::from_slice(index).map_err(|_| PackedFileError::Index)
 }
 
-/// Reads what a file says of itself, without its arrays.
-pub(super) fn about(path: &Path) -> Result<About, PackedFileError> {
+/// Reads the key of a file.
+pub(super) fn read_key(path: &Path) -> Result<CacheKey, PackedFileError> {
     let mut file = File::open(path)?;
     let end = file.seek(SeekFrom::End(0))?;
     let mut tail = [0; TAIL];
@@ -241,7 +225,7 @@ pub(super) fn about(path: &Path) -> Result<About, PackedFileError> {
     file.seek(SeekFrom::Start(start))?;
     let mut index = vec![0; len];
     file.read_exact(&mut index)?;
-    Ok(About(parse(&index, &tail)?.key))
+    Ok(parse(&index, &tail)?.key)
 }
 
 /// Returns at least the length of the file of so many matrices with so many bytes.
