@@ -351,6 +351,7 @@ fn bench() {
       -t, --threads <N,…>    Threads [default: as many as the system offers]
       -r, --repetitions <N>  Repetitions of each row [default: 3]
           --kernels          Measure each kernel alone, without a model
+          --cache            Map packed weights that are kept (`bitnet cache`)
           --breakdown        Also measure each operation in the passes of a row
           --json             Print one JSON document
       -q, --quiet            Print only errors on stderr

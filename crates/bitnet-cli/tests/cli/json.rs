@@ -339,6 +339,7 @@ fn bench() {
     let kernels = machine["kernels"].as_array().unwrap();
     assert_eq!(kernels.last(), Some(&json!("generic-i2xi8-scalar")));
     assert!(document["load_s"].as_f64().unwrap() > 0.0);
+    assert_eq!(document["mapped"], false);
     for read in machine["read_gb_s"].as_array().unwrap() {
         assert!(read.as_f64().unwrap() > 0.0);
     }

@@ -76,6 +76,11 @@ fn the_second_start_maps_what_the_first_one_kept() {
         logits.stderr.contains("mapped from the cache"),
         "{logits:?}"
     );
+    let bench = "bench -q --json -m m.gguf -p 8 -n 2 -r 1".split(' ');
+    let bench: Vec<_> = bench.collect();
+    assert_eq!(folder.run(&bench).json()["mapped"], false);
+    let bench = [&bench[..], &["--cache"]].concat();
+    assert_eq!(folder.run(&bench).json()["mapped"], true);
     assert_eq!(folder.files().len(), 1);
 }
 

@@ -11,8 +11,8 @@ use bitnet_core::{
     ComputeContext, HybridMemoryPool, Isa, OperationTimes, ThreadPool, record_operations,
 };
 use bitnet_inference::{
-    Device, DeviceKind, Engine, HeadPrecision, Input, LoadTarget, Logits, Model, Plan, PlanError,
-    PlanOptions, Sampler, SamplerOptions, Skipped,
+    Checkpoint, Device, DeviceKind, Engine, HeadPrecision, Input, LoadTarget, Logits, Model,
+    Packing, Plan, PlanError, PlanOptions, Sampler, SamplerOptions, Skipped,
 };
 use breakdown::{Breakdown, Subject};
 use serde::Serialize;
@@ -23,6 +23,7 @@ use crate::machine::{Limits, Machine};
 use crate::memory::{MemoryReport, MemoryWatch};
 use crate::model::{ComputeArgs, ModelArg};
 use crate::ui::Ui;
+use crate::weight_cache;
 
 /// Measure speed relative to the machine's limits
 #[derive(Debug, clap::Args)]
@@ -43,6 +44,7 @@ Examples:
   bitnet bench
   bitnet bench -m model.gguf -p 512 -n 64 -t 1,2 -r 5 --json
   bitnet bench --kernels --json     report of this machine's kernels")]
+#[expect(clippy::struct_excessive_bools, reason = "options without a value")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArg,
@@ -67,6 +69,9 @@ pub struct Args {
     /// Measure each kernel alone, without a model
     #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "depth", "batch", "repetitions", "head", "memory_limit", "pin", "weight_bits"])]
     kernels: bool,
+    /// Map packed weights that are kept (`bitnet cache`)
+    #[arg(long, conflicts_with = "kernels")]
+    cache: bool,
     /// Also measure each operation in the passes of a row
     #[arg(long, conflicts_with = "kernels")]
     breakdown: bool,
@@ -81,8 +86,10 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
-    /// Seconds to open the model and pack its weights.
+    /// Seconds to open the model, and to pack its weights or map them.
     load_s: f64,
+    /// Whether packed weights were mapped from the cache.
+    mapped: bool,
     /// The GPU that computed, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     gpu: Option<GpuReport>,
@@ -213,24 +220,12 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
 
-    let mut progress = ui.progress("loading");
     let mut watch = MemoryWatch::begin();
-    let pool = HybridMemoryPool::new();
-    let mut threads = ThreadPool::new(plans.iter().map(|plan| plan.n_threads).max().unwrap_or(1));
     let packing = compute.packing(isa, head)?;
-    let target = LoadTarget {
-        device: &device.device,
-        context_len: plans.iter().map(|plan| plan.context_len).max().unwrap_or(0),
-        // What is measured is the same after every start.
-        cache: None,
-    };
-    let ctx = &mut ComputeContext::new(isa, &mut threads);
-    let model = Model::load_on(target, &checkpoint, &pool, ctx, packing, |done, total| {
-        progress.set(done, total);
-    });
-    let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.name()))?);
+    let model = Arc::new(args.load(&device.device, &checkpoint, &plans, packing, ui)?);
+    let pool = model.pool();
     // The tokenizer of its header is not needed, and would count in the peak memory.
-    drop((progress, threads, checkpoint));
+    drop(checkpoint);
 
     let load_s = start.elapsed().as_secs_f64();
 
@@ -252,7 +247,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             }
             measured.push(row);
         }
-        memory = Some(watch.report(&pool));
+        memory = Some(watch.report(pool));
     }
     // Last, since its memory must not count in any row.
     let mut machine = Machine::identify();
@@ -260,7 +255,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut measured = measured.iter();
     let gpu = GpuReport::measure(&device.device)?;
     for plan in &plans {
-        let of_cpu = machine.measure(&pool, plan.isa, plan.n_threads)?;
+        let of_cpu = machine.measure(pool, plan.isa, plan.n_threads)?;
         let limits = gpu.as_ref().map_or(of_cpu, GpuReport::limits);
         let of_plan = tests.iter().zip(&mut measured);
         rows.extend(of_plan.map(|(test, measured)| test.row(&model, plan, measured, limits)));
@@ -268,6 +263,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let report = Report {
         model: args.model.name().into_owned(),
         load_s,
+        mapped: model.is_from_cache(),
         gpu,
         machine,
         memory: memory.expect("there is a plan"),
@@ -281,6 +277,33 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// Loads the model for all of these plans.
+    fn load(
+        &self,
+        device: &Device,
+        checkpoint: &Checkpoint,
+        plans: &[Plan],
+        packing: Packing,
+        ui: &Ui,
+    ) -> anyhow::Result<Model> {
+        let cache = self.cache.then(weight_cache::open).transpose()?;
+        let most = |of: fn(&Plan) -> usize| plans.iter().map(of).max().unwrap_or(1);
+        let target = LoadTarget {
+            device,
+            context_len: most(|plan| plan.context_len),
+            cache: cache.as_ref(),
+        };
+        let isa = plans.first().map_or_else(Isa::best, |plan| plan.isa);
+        let mut threads = ThreadPool::new(most(|plan| plan.n_threads));
+        let ctx = &mut ComputeContext::new(isa, &mut threads);
+        let pool = HybridMemoryPool::new();
+        let mut progress = ui.progress("loading");
+        let model = Model::load_on(target, checkpoint, &pool, ctx, packing, |done, total| {
+            progress.set(done, total);
+        });
+        model.with_context(|| format!("failed to load {}", self.model.name()))
+    }
+
     fn run_kernels(&self, ui: &Ui) -> anyhow::Result<()> {
         self.compute
             .on_cpu("--kernels", "it measures the kernels of the CPU")?;
