@@ -1,6 +1,6 @@
 //! `bitnet cache`
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -54,9 +54,9 @@ struct ListArgs {
 /// Remove files: all, or those selected
 #[derive(Debug, clap::Args)]
 struct ClearArgs {
-    /// Only those of this model's file
-    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::AnyPath)]
-    model: Option<std::path::PathBuf>,
+    /// Only those of this model, or of all in this folder
+    #[arg(short, long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
+    model: Option<PathBuf>,
     /// Only those that no model is loaded from any more
     #[arg(long)]
     outdated: bool,
@@ -121,33 +121,29 @@ fn list(args: &ListArgs, cache: &WeightCache, ui: &Ui) -> anyhow::Result<()> {
 }
 
 fn clear(args: &ClearArgs, cache: &WeightCache, ui: &Ui) -> anyhow::Result<()> {
-    let model = args.model.as_deref().map(std::path::absolute).transpose()?;
-    let is_selected = |entry: &CachedWeights| {
-        let is_of_model = |model: &Path| entry.model.as_deref() == Some(model);
-        (!args.outdated || !entry.is_current) && model.as_deref().is_none_or(is_of_model)
-    };
-    let mut entries = entries(cache)?;
-    if let Some(model) = &model
-        && !entries
-            .iter()
-            .any(|entry| entry.model.as_ref() == Some(model))
-    {
-        let message = format!(
-            "-m: no packed weights are kept of {}; `bitnet cache list` shows the models",
-            model.display()
-        );
-        return Err(UsageError(message).into());
+    let mut selected = entries(cache)?;
+    if let Some(path) = &args.model {
+        let path = std::path::absolute(path)?;
+        let is_there = |model: &PathBuf| model.starts_with(&path);
+        selected.retain(|entry| entry.model.as_ref().is_some_and(is_there));
+        if selected.is_empty() {
+            let message = format!(
+                "-m: no packed weights are kept of {}; `bitnet cache list` shows the models",
+                path.display()
+            );
+            return Err(UsageError(message).into());
+        }
     }
-    entries.retain(is_selected);
-    for entry in &entries {
-        (cache.remove(entry))
-            .with_context(|| format!("failed to remove {}", entry.path.display()))?;
+    selected.retain(|entry| !(args.outdated && entry.is_current));
+    for entry in &selected {
+        let removed = cache.remove(entry);
+        removed.with_context(|| format!("failed to remove {}", entry.path.display()))?;
     }
-    let report = Report::new(cache, &entries);
+    let report = Report::new(cache, &selected);
     if args.json {
         return ui.json(&report);
     }
-    let n_files = match entries.len() {
+    let n_files = match selected.len() {
         1 => "1 file".to_owned(),
         n => format!("{n} files"),
     };

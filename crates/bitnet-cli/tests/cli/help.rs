@@ -511,7 +511,7 @@ fn cache() {
     Usage: bitnet cache clear [OPTIONS]
 
     Options:
-      -m, --model <FILE>  Only those of this model's file
+      -m, --model <PATH>  Only those of this model, or of all in this folder
           --outdated      Only those that no model is loaded from any more
           --json          Print one JSON document
       -q, --quiet         Print only errors on stderr

@@ -185,6 +185,10 @@ fn the_files_are_listed_and_removed() {
         .run(&["cache", "clear", "--json", "-m", "m.gguf"])
         .json();
     assert_eq!(removed["bytes"], json!(total));
+    // A folder, which has models.
+    folder.run(&RUN);
+    let removed = folder.run(&["cache", "clear", "-m", "."]).quietly();
+    assert!(removed.starts_with("removed 1 file, "), "{removed}");
     assert!(folder.files().is_empty());
 }
 
