@@ -153,6 +153,9 @@ fn weights_of_a_file_that_was_changed_are_packed_again() {
     let cache = folder.cache(ALL);
     let first = load(&cache, &folder.checkpoint(), Packing::default());
     save(&cache, &first);
+    let before = arrays(&first);
+    // Windows does not write to a file that is mapped.
+    drop(first);
     // Other trits, at the same time of modification, and the same length.
     let modified = folder.model().metadata().unwrap().modified().unwrap();
     let mut bytes = fs::read(folder.model()).unwrap();
@@ -171,7 +174,7 @@ fn weights_of_a_file_that_was_changed_are_packed_again() {
     assert!(!cache.entries().unwrap()[0].is_current);
     let second = load(&cache, &folder.checkpoint(), Packing::default());
     assert!(!second.is_from_cache());
-    assert_ne!(arrays(&second), arrays(&first));
+    assert_ne!(arrays(&second), before);
     save(&cache, &second);
     let entries = cache.entries().unwrap();
     let current: Vec<_> = entries.iter().map(|entry| entry.is_current).collect();
