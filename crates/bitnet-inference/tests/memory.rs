@@ -180,8 +180,16 @@ const MEBIBYTE: isize = 1 << 20;
 #[test]
 fn models_that_come_and_go_leave_nothing() {
     let _alone = alone();
-    let grown = grown_by(40);
-    assert!(grown.abs() <= MEBIBYTE, "{grown} bytes in 40 cycles");
+    // The allocator may take or give back some once, because of other tests, but a leak is there
+    // every time.
+    let mut grown = Vec::new();
+    while grown
+        .last()
+        .is_none_or(|grown: &isize| grown.abs() > MEBIBYTE)
+    {
+        assert!(grown.len() < 3, "{grown:?} bytes in 40 cycles each");
+        grown.push(grown_by(40));
+    }
 }
 
 #[test]
