@@ -648,7 +648,12 @@ impl RunModelArgs {
         let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
         let isa = plan.isa;
         let packing = self.compute.packing(isa, head)?;
-        let cache = self.cache.open(ui)?;
+        let cache = if self.model.is_builtin() {
+            // It has no file.
+            None
+        } else {
+            self.cache.open(ui)?
+        };
         let target = LoadTarget {
             device: &chosen.device,
             context_len: plan.context_len,

@@ -98,6 +98,15 @@ fn nothing_is_kept_of_small_models_or_without_a_cache() {
         "bench", "-q", "-m", "m.gguf", "-p", "8", "-n", "2", "-r", "1",
     ]);
     assert!(folder.files().is_empty());
+    // The built-in model does not even need the folder.
+    let other = folder.0.path().join("other");
+    let variables = [("BITNET_CACHE_DIR", other.to_str().unwrap())];
+    let builtin = folder.run_with(&variables, &["run", "-n", "1", "A king"]);
+    assert_eq!(
+        (builtin.code, other.exists()),
+        (Some(0), false),
+        "{builtin:?}"
+    );
     // A cache that cannot be is none.
     let nowhere = folder.0.path().join("m.gguf/cache");
     let variables = [("BITNET_CACHE_DIR", nowhere.to_str().unwrap())];
